@@ -1,0 +1,1 @@
+"""druncd, a process manager on systemd."""

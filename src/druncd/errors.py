@@ -1,0 +1,58 @@
+"""What can go wrong, as exceptions.
+
+    DruncdError
+    ├── BadRequest        the request can't be understood or can't be carried out as written
+    ├── NotFound          nothing matches a query that needs a match
+    ├── Ambiguous         several processes match a query that needs exactly one
+    ├── NotHere           the restriction allows other hosts only
+    ├── CouldNotStart     systemd could not start the program
+    ├── StillAlive        a process did not die, SIGKILL included
+    ├── Unavailable       systemd can't be reached, or did not answer in time
+    └── SystemdError      systemd refused what druncd asked for
+
+Each is raised where the fact is known; druncd.rpc turns it into an answer.
+"""
+
+
+class DruncdError(Exception):
+    """Anything that a client is told as an error; its text is written for the client."""
+
+
+class BadRequest(DruncdError):
+    """The request is malformed, or asks for what can't be done on any node."""
+
+
+class NotFound(DruncdError):
+    """No process matches."""
+
+
+class Ambiguous(DruncdError):
+    """More than one process matches where one is needed; the text lists them."""
+
+
+class NotHere(DruncdError):
+    """The process may run on other hosts only; the text names them and this one."""
+
+
+class CouldNotStart(DruncdError):
+    """The program was not started; the text says why, with what it printed."""
+
+
+class StillAlive(DruncdError):
+    """Processes outlived a kill; the text lists them."""
+
+
+class Unavailable(DruncdError):
+    """systemd can't be reached, or did not answer within the time limit. Try again."""
+
+
+class SystemdError(DruncdError):
+    """systemd answered a call with an error.
+
+    Attributes:
+        name: the D-Bus error name, such as ``org.freedesktop.systemd1.NoSuchUnit``.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{text} ({name})")
+        self.name = name

@@ -1,0 +1,155 @@
+"""What this node is called, and what it can find on its disks."""
+
+import asyncio
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+
+from druncd.errors import CouldNotStart, NotHere
+from druncd.process import Description, Step
+
+RESOLVE_SECONDS = 2.0
+# What systemd gives to services, see systemd.exec(5).
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Of bash(1); a step may name one, since steps run in a shell.
+BUILTINS = frozenset(
+    ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue"
+    " declare dirs disown echo enable eval exec exit export false fc fg getopts hash help"
+    " history jobs kill let local logout mapfile popd printf pushd pwd read readarray"
+    " readonly return set shift shopt source suspend test times trap true type typeset"
+    " ulimit umask unalias unset wait".split()
+)
+
+
+def hostname() -> str:
+    """The node's name as the kernel has it, which processes are said to run on."""
+    return socket.gethostname()
+
+
+async def admit(hosts: Sequence[str], here: str) -> None:
+    """Let a process pass that may run on this node.
+
+    Args:
+        hosts: where it may run, by name or address; empty means anywhere.
+        here: this node's name.
+
+    Raises:
+        NotHere: none of the hosts is this node.
+    """
+    if not hosts or any(_is_own_name(host, here) or _is_own_address(host) for host in hosts):
+        return
+    for host in hosts:
+        if await _resolves_here(host):
+            return
+    raise NotHere(
+        f"the process may run on {', '.join(map(repr, hosts))} only, and this node is {here!r}:"
+        " name it in allowed_hosts, or leave allowed_hosts empty"
+    )
+
+
+def _is_own_name(host: str, here: str) -> bool:
+    """Whether a host is called as this node is: a short name stands for the long one."""
+    host, here = (name.strip().rstrip(".").lower() for name in (host, here))
+    return host in ("localhost", here) or (bool(host) and host == here.partition(".")[0])
+
+
+def _is_own_address(host: str) -> bool:
+    """Whether an address is one that this node can bind to, as it can to its own only."""
+    try:
+        address = ipaddress.ip_address(host.strip().strip("[]"))
+    except ValueError:
+        return False
+    if address.is_unspecified or address.is_multicast:
+        return False
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _resolves_here(host: str) -> bool:
+    """Whether a name, such as a qualified one or an alias, stands for one of our addresses."""
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host.strip(), None, type=socket.SOCK_DGRAM
+            )
+    except (OSError, UnicodeError, TimeoutError):
+        return False
+    return any(_is_own_address(str(info[4][0]).partition("%")[0]) for info in found)
+
+
+async def find_program(description: Description) -> str | None:
+    """The program of a process's only step, or None where a shell has to run the steps.
+
+    Raises:
+        CouldNotStart: the first step can't be run, and the text says why.
+    """
+    # Off the event loop: a directory can be on a file server that hangs.
+    return await asyncio.to_thread(_find_program, description)
+
+
+def _find_program(description: Description) -> str | None:
+    first = description.steps[0]
+    directory = description.directory or "/"
+    if not os.path.isdir(directory):
+        raise CouldNotStart(
+            f"could not start {description}: the directory {directory!r} does not exist"
+        )
+    try:
+        program = _locate(first, description.environment, directory)
+    except OSError as error:
+        raise CouldNotStart(
+            f"could not start {description}: {first.program!r}: {error.strerror}"
+        ) from error
+    if program is not None and len(description.steps) == 1:
+        return program
+    return None
+
+
+def _locate(step: Step, environment: Mapping[str, str], directory: str) -> str | None:
+    """Where a step's program is, None for a builtin of the shell.
+
+    Raises:
+        OSError: it is not there, or can't be executed; strerror says which.
+    """
+    program = step.program
+    if "/" in program:
+        path = os.path.join(directory, program)
+        _check_executable(path)
+        return path
+    search = environment.get("PATH", DEFAULT_PATH)
+    for entry in search.split(":"):
+        path = os.path.join(directory, entry, program)
+        try:
+            _check_executable(path)
+        except PermissionError as error:
+            # The account of the process may see more than we do.
+            if error.filename is not None:
+                return None
+        except OSError:
+            pass
+        else:
+            return path
+    if program in BUILTINS:
+        if program in ("source", ".") and step.arguments and "/" in step.arguments[0]:
+            path = os.path.join(directory, step.arguments[0])
+            if not os.path.exists(path):
+                raise FileNotFoundError(2, f"the script {step.arguments[0]!r} does not exist")
+        return None
+    raise FileNotFoundError(2, f"not found in PATH, which is {search!r}")
+
+
+def _check_executable(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "is a directory, not a program")
+    if not mode & 0o111:
+        raise PermissionError(13, "is not executable: its mode has no x")

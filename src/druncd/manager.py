@@ -1,0 +1,198 @@
+"""The process manager: what boot, kill, restart, flush, logs and terminate mean."""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from weakref import WeakValueDictionary
+
+from druncd import host
+from druncd.errors import Ambiguous, BadRequest, DruncdError, NotFound, StillAlive
+from druncd.process import Description, Process
+from druncd.query import Query, select
+from druncd.systemd import units
+from druncd.systemd.node import Node
+
+log = logging.getLogger(__name__)
+
+DEFAULT_HOW_FAR = 100
+# A message that names every process of a large session helps nobody.
+LISTED = 10
+
+
+class Manager:
+    """Manages the processes of one node.
+
+    What it knows of processes it asks the node each time; the one thing of its
+    own are locks, by which requests about the same process take turns.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def boot(self, description: Description) -> Process:
+        """Start a process; it gets a new uuid, and this node as its host.
+
+        Raises:
+            BadRequest: the description can't be carried out anywhere.
+            NotHere: its restriction names other hosts only.
+            CouldNotStart: its program did not start; nothing is left of it.
+        """
+        units.check(description)
+        await host.admit(description.restriction.hosts, self._node.hostname)
+        description = dataclasses.replace(
+            description, uuid=units.new_uuid(), hostname=self._node.hostname
+        )
+        program = await host.find_program(description)
+        process = await self._node.start(description, program)
+        log.info("booted %s", description, extra=_fields(description))
+        return process
+
+    async def ps(self, query: Query) -> list[Process]:
+        """The processes that match, as they are now."""
+        return await select(query, await self._node.processes())
+
+    async def kill(self, query: Query, *, or_none: bool = False) -> list[Process]:
+        """End all matching processes at once, and return them when all are dead.
+
+        They stay visible as dead. One that was dead before is returned too, and
+        loses the children it may have left behind.
+
+        Raises:
+            NotFound: none matches, and ``or_none`` does not allow that.
+            StillAlive: some outlived SIGKILL; the text lists them.
+        """
+        found = await self.ps(query)
+        if not found and not or_none:
+            raise NotFound(f"no process matches {query}")
+        killed = await self._kill(found)
+        if not killed and not or_none:
+            raise NotFound(f"every process that matched {query} was flushed in the meantime")
+        return killed
+
+    async def terminate(self, query: Query) -> list[Process]:
+        """End all matching processes, or every one if the query is empty.
+
+        Raises:
+            StillAlive: some outlived SIGKILL; the text lists them.
+        """
+        found = await self._node.processes() if query.empty else await self.ps(query)
+        return await self._kill(found)
+
+    async def restart(self, query: Query) -> Process:
+        """Run the one matching process's command anew, under the same uuid.
+
+        Raises:
+            NotFound, Ambiguous: not exactly one matches.
+            CouldNotStart: the program did not start again; the process stays, dead.
+        """
+        found = await self._one(query)
+        async with self._lock(found.uuid):
+            process = await self._node.restart(found.uuid)
+        log.info("restarted %s", process.description, extra=_fields(process.description))
+        return process
+
+    async def flush(self, query: Query) -> list[Process]:
+        """Forget the dead among the matching processes, and return them as they were."""
+
+        async def flush(process: Process) -> Process | None:
+            async with self._lock(process.uuid):
+                # It may have been restarted or flushed while we waited for our turn.
+                process = self._node.process(process.uuid)
+                if process.status.running:
+                    return None
+                await self._node.remove(process.uuid)
+            log.info("flushed %s", process.description, extra=_fields(process.description))
+            return process
+
+        dead = [process for process in await self.ps(query) if not process.status.running]
+        return await self._all(flush, dead)
+
+    async def logs(self, query: Query, how_far: int) -> AsyncGenerator[tuple[str, list[str]], None]:
+        """The last lines that the one matching process printed, oldest first.
+
+        Args:
+            query: what has to match one process.
+            how_far: the number of lines; 0 stands for `DEFAULT_HOW_FAR`.
+
+        Yields:
+            The uuid of the process and a few of its lines.
+
+        Raises:
+            BadRequest: how_far is negative.
+            NotFound, Ambiguous: not exactly one matches.
+        """
+        if how_far < 0:
+            raise BadRequest(
+                f"how_far is {how_far}: give the number of lines, or 0 for {DEFAULT_HOW_FAR}"
+            )
+        found = await self._one(query)
+        async with contextlib.aclosing(
+            self._node.logs(found.uuid, how_far or DEFAULT_HOW_FAR)
+        ) as pieces:
+            async for lines in pieces:
+                yield found.uuid, lines
+
+    async def _kill(self, processes: Sequence[Process]) -> list[Process]:
+        async def kill(process: Process) -> Process:
+            async with self._lock(process.uuid):
+                killed = await self._node.stop(process.uuid)
+            if process.status.running:
+                log.info("killed %s", process.description, extra=_fields(process.description))
+            return killed
+
+        return await self._all(kill, processes)
+
+    async def _one(self, query: Query) -> Process:
+        found = await self.ps(query)
+        if not found:
+            raise NotFound(f"no process matches {query}")
+        if len(found) > 1:
+            names = [str(process.description) for process in found[:LISTED]]
+            if len(found) > LISTED:
+                names.append(f"{len(found) - LISTED} more")
+            raise Ambiguous(
+                f"{len(found)} processes match {query}, and this needs exactly one:"
+                f" {'; '.join(names)}"
+            )
+        return found[0]
+
+    async def _all(
+        self,
+        work: Callable[[Process], Awaitable[Process | None]],
+        processes: Sequence[Process],
+    ) -> list[Process]:
+        """Do one thing to many processes at once, each to its end whatever befalls another.
+
+        A process that has gone in the meantime is left out.
+        """
+        results = await asyncio.gather(*map(work, processes), return_exceptions=True)
+        errors = [
+            result
+            for result in results
+            if isinstance(result, BaseException) and not isinstance(result, NotFound)
+        ]
+        for error in errors:
+            if not isinstance(error, DruncdError):
+                raise error
+        alive = [error for error in errors if isinstance(error, StillAlive)]
+        if alive:
+            raise StillAlive("; ".join(map(str, alive)))
+        if errors:
+            raise errors[0]
+        return [result for result in results if isinstance(result, Process)]
+
+    def _lock(self, uuid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uuid, asyncio.Lock())
+
+
+def _fields(description: Description) -> dict[str, str]:
+    """The process, as fields of druncd's own journal entries."""
+    return {
+        "DRUNC_UUID": description.uuid,
+        "DRUNC_NAME": description.name,
+        "DRUNC_SESSION": description.session or "",
+        "DRUNC_USER": description.user,
+    }

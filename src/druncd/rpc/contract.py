@@ -1,0 +1,230 @@
+"""The two ways to answer: what each RPC returns, and what an error looks like.
+
+`Interface` is the published interface document, `Drunc` what drunc's clients of
+2024 decode. A listener has one of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from druncschema.generic_pb2 import PlainText
+from druncschema.process_manager_pb2 import ProcessInstance, ProcessUUID
+from druncschema.request_response_pb2 import (
+    DRUNC_EXCEPTION_THROWN,
+    EXECUTED_SUCCESSFULLY,
+    NOT_EXECUTED_BAD_REQUEST_FORMAT,
+    UNHANDLED_EXCEPTION_THROWN,
+    CommandDescription,
+    Response,
+    ResponseFlag,
+)
+from druncschema.token_pb2 import Token
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+
+from druncd.errors import (
+    Ambiguous,
+    BadRequest,
+    CouldNotStart,
+    DruncdError,
+    NotFound,
+    NotHere,
+    StillAlive,
+    SystemdError,
+    Unavailable,
+)
+from druncd.process import Process
+from druncd.query import Rule
+from druncd.rpc import messages
+
+STAND_IN_TREE_ID = "0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Makes Responses in the name of one process manager, for one request's token."""
+
+    name: str
+    token: Token | None = None
+
+    def success(self, payload: Message, children: Sequence[Response] = ()) -> Response:
+        """An answer with a payload."""
+        return self.answer(payload, EXECUTED_SUCCESSFULLY, children)
+
+    def answer(
+        self, payload: Message, flag: ResponseFlag, children: Sequence[Response] = ()
+    ) -> Response:
+        """An answer with a payload and a flag."""
+        data = AnyMessage()
+        data.Pack(payload)
+        return Response(name=self.name, token=self.token, data=data, flag=flag, children=children)
+
+
+class Refusal(Exception):
+    """An error as a gRPC status."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Contract(ABC):
+    """How a listener's clients are answered."""
+
+    rule: Rule
+    boot_returns: str
+    kill_returns: str
+    no_match_kills_nothing: bool
+
+    @abstractmethod
+    def boot(self, replies: Replies, process: Process) -> Response:
+        """The answer to a boot."""
+
+    @abstractmethod
+    def restart(self, replies: Replies, process: Process) -> Response:
+        """The answer to a restart."""
+
+    @abstractmethod
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The answer to a kill."""
+
+    @abstractmethod
+    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The answer to ps, flush and terminate."""
+
+    @abstractmethod
+    def error(self, replies: Replies, error: Exception) -> Response:
+        """The answer that tells of an error.
+
+        Raises:
+            Refusal: the contract tells of errors by a gRPC status.
+        """
+
+    def commands(self) -> list[CommandDescription]:
+        """What describe tells of every command."""
+        query = ["dunedaq.druncschema.ProcessQuery"]
+        listed: tuple[tuple[str, list[str], str, str], ...] = (
+            ("describe", [], "Describe this process manager and its commands.", "Description"),
+            ("boot", ["dunedaq.druncschema.BootRequest"], "Start a process.", self.boot_returns),
+            ("restart", query, "Restart exactly one process.", "ProcessInstance"),
+            ("kill", query, "End processes; they stay visible as dead.", self.kill_returns),
+            ("flush", query, "Forget dead processes.", "ProcessInstanceList"),
+            ("ps", query, "List processes.", "ProcessInstanceList"),
+            (
+                "terminate",
+                query,
+                "End processes, or all of them if there is no query.",
+                "ProcessInstanceList",
+            ),
+            (
+                "logs",
+                ["dunedaq.druncschema.LogRequest"],
+                "Stream the last lines that one process printed.",
+                "LogLine",
+            ),
+        )
+        return [
+            CommandDescription(
+                name=name,
+                data_type=takes,
+                help=text,
+                return_type=f"dunedaq.druncschema.{returns}",
+            )
+            for name, takes, text, returns in listed
+        ]
+
+
+class Interface(Contract):
+    """The published interface document: payload types of its own, errors as gRPC statuses."""
+
+    rule = Rule.NARROW
+    boot_returns = "ProcessUUID"
+    kill_returns = "ProcessInstance"
+    no_match_kills_nothing = False
+
+    _CODES: tuple[tuple[type[DruncdError], grpc.StatusCode], ...] = (
+        (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
+        (NotFound, grpc.StatusCode.NOT_FOUND),
+        (Ambiguous, grpc.StatusCode.FAILED_PRECONDITION),
+        (NotHere, grpc.StatusCode.FAILED_PRECONDITION),
+        (CouldNotStart, grpc.StatusCode.FAILED_PRECONDITION),
+        (StillAlive, grpc.StatusCode.FAILED_PRECONDITION),
+        (Unavailable, grpc.StatusCode.UNAVAILABLE),
+        (SystemdError, grpc.StatusCode.INTERNAL),
+    )
+
+    def boot(self, replies: Replies, process: Process) -> Response:
+        """The new uuid."""
+        return replies.success(ProcessUUID(uuid=process.uuid))
+
+    def restart(self, replies: Replies, process: Process) -> Response:
+        """The process."""
+        return replies.success(messages.instance(process))
+
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The first process killed, and a child for each of them."""
+        children = [replies.success(messages.instance(process)) for process in processes]
+        return replies.success(messages.instance(processes[0]), children)
+
+    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The list."""
+        return replies.success(messages.instances(processes))
+
+    def error(self, replies: Replies, error: Exception) -> Response:
+        """Raise it as a gRPC status."""
+        for kind, code in self._CODES:
+            if isinstance(error, kind):
+                raise Refusal(code, str(error)) from error
+        raise Refusal(grpc.StatusCode.INTERNAL, f"unexpected: {error!r}") from error
+
+
+class Drunc(Contract):
+    """What drunc's clients of 2024 decode: errors as flags, a list from kill."""
+
+    rule = Rule.UNITE
+    boot_returns = "ProcessInstance"
+    kill_returns = "ProcessInstanceList"
+    no_match_kills_nothing = True
+
+    def boot(self, replies: Replies, process: Process) -> Response:
+        """The new process."""
+        return self.restart(replies, process)
+
+    def restart(self, replies: Replies, process: Process) -> Response:
+        """The process."""
+        return replies.success(self._with_tree_id(process))
+
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The list."""
+        return self.several(replies, processes)
+
+    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
+        """The list."""
+        found = messages.instances(())
+        found.values.extend(self._with_tree_id(process) for process in processes)
+        return replies.success(found)
+
+    def error(self, replies: Replies, error: Exception) -> Response:
+        """A flag and the message; these clients crash on a gRPC error status."""
+        if isinstance(error, BadRequest):
+            flag = NOT_EXECUTED_BAD_REQUEST_FORMAT
+        elif isinstance(error, DruncdError):
+            flag = DRUNC_EXCEPTION_THROWN
+        else:
+            flag = UNHANDLED_EXCEPTION_THROWN
+        return replies.answer(PlainText(text=str(error) or repr(error)), flag)
+
+    @staticmethod
+    def _with_tree_id(process: Process) -> ProcessInstance:
+        """A process that the clients' table can sort, whether it was given a place or not."""
+        found = messages.instance(process)
+        metadata = found.process_description.metadata
+        if not metadata.tree_id:
+            metadata.tree_id = STAND_IN_TREE_ID
+        return found
+
+
+CONTRACTS: dict[str, Contract] = {"interface": Interface(), "drunc": Drunc()}

@@ -1,0 +1,145 @@
+"""The service druncd: command line, start, and an orderly stop."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import grpc.aio
+from systemd import daemon
+from systemd.journal import JournalHandler
+
+from druncd import config, host
+from druncd.errors import DruncdError
+from druncd.manager import Manager
+from druncd.rpc.contract import CONTRACTS
+from druncd.rpc.server import make_server
+from druncd.systemd.node import Node
+from druncd.systemd.units import Settings
+
+log = logging.getLogger("druncd")
+
+# sysexits.h, which systemctl status shows by name.
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+
+
+def main() -> int:
+    """Run druncd, or check its configuration; the entry point of the command."""
+    arguments = _parse_arguments()
+    try:
+        settings = config.load(arguments.config)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    if arguments.check:
+        print(f"{arguments.config or config.DEFAULT_PATH}: correct")
+        return 0
+    _set_up_logging(settings.log.level)
+    try:
+        asyncio.run(serve(settings))
+    except (DruncdError, OSError) as error:
+        log.error("druncd can't run: %s", error)
+        return EX_UNAVAILABLE
+    return 0
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="druncd", description="A process manager for DAQ nodes, on systemd."
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration, print its mistakes, exit"
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"druncd {importlib.metadata.version('druncd')}"
+    )
+    return parser.parse_args()
+
+
+def _set_up_logging(level: str) -> None:
+    handler: logging.Handler
+    if _stderr_is_journal():
+        handler = JournalHandler(SYSLOG_IDENTIFIER="druncd")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _stderr_is_journal() -> bool:
+    """Whether systemd connected standard error to the journal, see systemd.exec(5)."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    with contextlib.suppress(OSError, ValueError):
+        stderr = os.fstat(sys.stderr.fileno())
+        return (stderr.st_dev, stderr.st_ino) == (int(device), int(inode))
+    return False
+
+
+async def serve(settings: config.Config) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls finish.
+
+    Raises:
+        Unavailable: systemd can't be reached at the start.
+        OSError: an address can't be listened on.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    node = Node(
+        host.hostname(),
+        Settings(
+            user=settings.process.user,
+            kill_signal=settings.kill.number,
+            kill_timeout=settings.kill.timeout,
+        ),
+    )
+    manager = Manager(node)
+    await node.open()
+    try:
+        servers = [
+            make_server(listen.address, CONTRACTS[listen.contract], manager, settings.name)
+            for listen in settings.listen
+        ]
+        for server, listen in zip(servers, settings.listen, strict=True):
+            await server.start()
+            log.info("listening on %s, contract %s", listen.address, listen.contract)
+        watchdog = asyncio.create_task(_feed_watchdog())
+        addresses = ", ".join(listen.address for listen in settings.listen)
+        daemon.notify(f"READY=1\nSTATUS=Serving on {addresses}")
+        await stop.wait()
+        daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
+        log.info("stopping; processes go on")
+        await _stop(servers, settings.stop.timeout)
+        watchdog.cancel()
+    finally:
+        await node.close()
+
+
+async def _stop(servers: list[grpc.aio.Server], timeout: float) -> None:
+    await asyncio.gather(*(server.stop(timeout) for server in servers))
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd that the event loop turns, twice in each interval that it set."""
+    interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    while interval:
+        daemon.notify("WATCHDOG=1")
+        await asyncio.sleep(interval / 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

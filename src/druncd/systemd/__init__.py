@@ -1,0 +1,1 @@
+"""The host: systemd over D-Bus, and the journal."""

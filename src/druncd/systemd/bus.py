@@ -1,0 +1,274 @@
+"""The connection to systemd over the system bus: calls, signals, reconnection.
+
+The only module that imports the D-Bus library.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import BusType, MessageType
+from dbus_next.message import Message
+
+from druncd.errors import SystemdError, Unavailable
+
+log = logging.getLogger(__name__)
+
+SYSTEMD = "org.freedesktop.systemd1"
+MANAGER_PATH = "/org/freedesktop/systemd1"
+MANAGER = "org.freedesktop.systemd1.Manager"
+UNIT = "org.freedesktop.systemd1.Unit"
+SERVICE = "org.freedesktop.systemd1.Service"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+# More calls at once gain nothing: PID 1 works them off one by one.
+CALLS_IN_FLIGHT = 64
+# PID 1 can be busy for seconds when a thousand units start at once.
+CALL_TIMEOUT = 30.0
+RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+MATCHES = (
+    f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{MANAGER_PATH}'",
+    f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',"
+    f"path_namespace='{MANAGER_PATH}/unit',arg0='{UNIT}'",
+    f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',"
+    f"path_namespace='{MANAGER_PATH}/unit',arg0='{SERVICE}'",
+    "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+    f"member='NameOwnerChanged',arg0='{SYSTEMD}'",
+)
+
+SignalHandler = Callable[[str, str, list[Any]], None]
+
+
+class Bus:
+    """A connection to systemd that comes back by itself.
+
+    Args:
+        on_signal: called with member, object path and body of each signal of
+            systemd, in the order in which systemd sent them, replies included.
+        on_connected: awaited after each connection, and after systemd itself
+            has taken its name again, before other callers may use it.
+        on_lost: called when the connection is lost.
+    """
+
+    def __init__(
+        self,
+        on_signal: SignalHandler,
+        on_connected: Callable[[], Awaitable[None]],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._on_signal = on_signal
+        self._on_connected = on_connected
+        self._on_lost = on_lost
+        self._bus: MessageBus | None = None
+        self._replies: dict[int, asyncio.Future[Message]] = {}
+        self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
+        self._sending = asyncio.Lock()
+        self._ready = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._reload: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether systemd can be reached at this moment."""
+        return self._ready.is_set()
+
+    async def open(self) -> None:
+        """Connect, and keep connected until `close`.
+
+        Raises:
+            Unavailable: the first connection could not be made.
+        """
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name="bus")
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        for task in (self._keeper, self._reload):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._lose()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until systemd can be reached.
+
+        Raises:
+            Unavailable: it could not be reached in that time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ready.wait()
+        except TimeoutError:
+            raise Unavailable("the connection to systemd is down; try again") from None
+
+    async def call(
+        self,
+        member: str,
+        signature: str = "",
+        *body: Any,
+        path: str = MANAGER_PATH,
+        interface: str = MANAGER,
+        destination: str = SYSTEMD,
+    ) -> Any:
+        """Call a method and return its reply: None, one value, or a list of several.
+
+        Raises:
+            SystemdError: the answer was an error.
+            Unavailable: there is no connection, it was lost before the answer
+                came, or none came within `CALL_TIMEOUT` seconds.
+        """
+        message = Message(
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=list(body),
+        )
+        async with self._in_flight:
+            reply = await self._exchange(message)
+        if reply.message_type is MessageType.ERROR:
+            text = reply.body[0] if reply.body else member
+            raise SystemdError(reply.error_name, text)
+        match reply.body:
+            case []:
+                return None
+            case [value]:
+                return value
+            case values:
+                return values
+
+    async def get_all(self, path: str, interface: str) -> dict[str, Any]:
+        """All properties of a unit's interface, unwrapped from their variants."""
+        properties = await self.call("GetAll", "s", interface, path=path, interface=PROPERTIES)
+        return {name: variant.value for name, variant in properties.items()}
+
+    async def _exchange(self, message: Message) -> Message:
+        bus = self._bus
+        if bus is None:
+            raise Unavailable("the connection to systemd is down; try again")
+        message.serial = bus.next_serial()
+        reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._replies[message.serial] = reply
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                # dbus-next writes its queue until the socket is full and takes
+                # that for a broken connection; with one message in the queue at a
+                # time, it only ever writes to a socket that has room.
+                async with self._sending:
+                    sent = bus.send(message)
+                    await asyncio.wait((sent, reply), return_when=asyncio.FIRST_COMPLETED)
+                    if not sent.cancel():
+                        sent.exception()
+                return await reply
+        except TimeoutError:
+            raise Unavailable(
+                f"systemd did not answer {message.member} within {CALL_TIMEOUT:g} s"
+            ) from None
+        finally:
+            self._replies.pop(message.serial, None)
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+        except Exception as error:
+            raise Unavailable(f"can't connect to the system bus: {error}") from error
+        self._bus = bus
+        bus.add_message_handler(self._take)
+        try:
+            for rule in MATCHES:
+                await self.call(
+                    "AddMatch",
+                    "s",
+                    rule,
+                    path="/org/freedesktop/DBus",
+                    interface="org.freedesktop.DBus",
+                    destination="org.freedesktop.DBus",
+                )
+            await self._subscribe()
+        except Exception:
+            self._lose()
+            raise
+        self._ready.set()
+
+    async def _subscribe(self) -> None:
+        try:
+            await self.call("Subscribe")
+        except SystemdError as error:
+            if error.name != "org.freedesktop.systemd1.AlreadySubscribed":
+                raise
+        await self._on_connected()
+
+    async def _keep(self) -> None:
+        """Wait for the connection to break, and make it again, for ever."""
+        while True:
+            assert self._bus is not None
+            try:
+                await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+                log.warning("the connection to the system bus was closed")
+            except Exception as error:
+                log.warning("the connection to the system bus broke: %s", error)
+            self._lose()
+            attempt = 0
+            while not self._ready.is_set():
+                await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
+                attempt += 1
+                try:
+                    await self._connect()
+                except Exception as error:
+                    log.warning("attempt %d to reach systemd again failed: %s", attempt, error)
+            log.info("systemd is reachable again")
+
+    def _lose(self) -> None:
+        bus, self._bus = self._bus, None
+        self._ready.clear()
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(
+                    Unavailable("the connection to systemd was lost during a call; try again")
+                )
+        if bus is not None:
+            self._on_lost()
+            with contextlib.suppress(Exception):
+                bus.disconnect()  # type: ignore[no-untyped-call]
+
+    def _take(self, message: Message) -> bool:
+        """Take every message that arrives; True keeps it from the library's own handlers."""
+        match message.message_type:
+            case MessageType.METHOD_RETURN | MessageType.ERROR:
+                reply = self._replies.get(message.reply_serial)
+                if reply is None:
+                    return False
+                if not reply.done():
+                    reply.set_result(message)
+                return True
+            case MessageType.SIGNAL:
+                if message.member == "NameOwnerChanged":
+                    self._owner_changed(message.body)
+                elif message.path.startswith(MANAGER_PATH):
+                    self._on_signal(message.member, message.path, message.body)
+                return True
+        return False
+
+    def _owner_changed(self, body: list[str]) -> None:
+        name, _, owner = body
+        if name != SYSTEMD:
+            return
+        if not owner:
+            self._ready.clear()
+        elif self._reload is None or self._reload.done():
+            self._reload = asyncio.create_task(self._resubscribe(), name="resubscribe")
+
+    async def _resubscribe(self) -> None:
+        try:
+            await self._subscribe()
+            self._ready.set()
+        except Exception as error:
+            log.warning("systemd came back but could not be read: %s", error)
+            self._lose()

@@ -1,0 +1,475 @@
+"""One node's systemd: its processes as a live view, and what can be done to them.
+
+The view is a mirror, never the only copy. It is read from systemd when the bus
+connects or a daemon-reload has ended, and kept by systemd's signals, which arrive
+in the order of events. `Node.processes` first makes one call that does nothing;
+its reply comes behind the signals of everything that happened before, so that an
+answer is never older than its question, at the cost of one call for any number
+of processes.
+"""
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from druncd.errors import CouldNotStart, NotFound, StillAlive, SystemdError, Unavailable
+from druncd.process import Description, Process
+from druncd.systemd import journal, units
+from druncd.systemd.bus import PROPERTIES, SERVICE, SYSTEMD, UNIT, Bus
+
+log = logging.getLogger(__name__)
+
+UNIT_PATHS = units.unit_path(units.PREFIX)
+NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+# For how long a request waits for systemd to come back before it is refused.
+PATIENCE = 5.0
+# systemd collects a unit in its next spare moment.
+COLLECT_TIMEOUT = 10.0
+# A start job waits for execve only, but a busy PID 1 can take its time.
+START_TIMEOUT = 90.0
+PRINTED_LINES = 10
+
+# Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
+FIRST_STEP, LAST_STEP = 200, 245
+STEPS = {
+    200: "the directory {directory!r} can't be entered",
+    202: "the standard streams could not be set up",
+    203: "the program {program!r} can't be executed",
+    205: "a resource limit could not be set",
+    206: "the arguments and the environment are too large",
+    209: "standard output could not be connected to the journal",
+    216: "the group of the account {user!r} is unknown",
+    217: "the account {user!r} is unknown",
+    219: "the control group could not be set up",
+}
+
+
+@dataclass(slots=True)
+class _Unit:
+    """What the view holds of one of our units."""
+
+    description: Description
+    slice: str
+    state: dict[str, Any] = field(
+        default_factory=lambda: {
+            "ActiveState": "activating",
+            "SubState": "start",
+            "ExecMainCode": 0,
+            "ExecMainStatus": 0,
+        }
+    )
+    visible: bool = True
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def update(self, properties: dict[str, Any]) -> None:
+        for name in self.state:
+            if name in properties:
+                self.state[name] = properties[name]
+
+    def process(self) -> Process:
+        return Process(self.description, units.read_status(self.state))
+
+
+class Node:
+    """The node that druncd runs on.
+
+    Args:
+        hostname: what processes on it are said to run on.
+        settings: how its units are made.
+    """
+
+    def __init__(self, hostname: str, settings: units.Settings) -> None:
+        self.hostname = hostname
+        self._settings = settings
+        self._bus = Bus(self._signal, self._read_all, self._lost)
+        self._units: OrderedDict[str, _Unit] = OrderedDict()
+        self._by_path: dict[str, _Unit] = {}
+        # How often each unit was heard to change, to tell whether it did while it
+        # was being read.
+        self._heard: Counter[str] = Counter()
+        self._in_slice: Counter[str] = Counter()
+        self._clearing: dict[str, asyncio.Task[None]] = {}
+        # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
+        self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
+        self._settled = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fence: asyncio.Task[None] | None = None
+        self._next_fence: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect to systemd and read what is there.
+
+        Raises:
+            Unavailable: systemd can't be reached.
+        """
+        await self._bus.open()
+
+    async def close(self) -> None:
+        """Disconnect; no process notices."""
+        for task in (*self._tasks, *self._clearing.values()):
+            task.cancel()
+        await self._bus.close()
+
+    async def processes(self) -> list[Process]:
+        """All processes, those booted first coming first, as of now.
+
+        Raises:
+            Unavailable: systemd can't be reached.
+        """
+        await self._catch_up()
+        return [unit.process() for unit in self._units.values() if unit.visible]
+
+    def process(self, uuid: str) -> Process:
+        """One process, as of the last signal.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        return self._unit(uuid).process()
+
+    async def start(self, description: Description, program: str | None) -> Process:
+        """Start a process, and return when its program runs.
+
+        Args:
+            description: a process that `units.check` let pass.
+            program: the absolute path of its only step's program, or None where
+                a shell has to find it or to run several steps.
+
+        Raises:
+            CouldNotStart: the program did not start; nothing is left of it.
+            SystemdError: systemd refused the unit.
+            Unavailable: systemd can't be reached.
+        """
+        await self._bus.wait_ready(PATIENCE)
+        uuid = description.uuid
+        name = units.unit_name(uuid)
+        where = units.slice_name(description.session)
+        while clearing := self._clearing.get(where):
+            await asyncio.wait((clearing,))
+        unit = _Unit(description, where, visible=False)
+        self._add(unit)
+        try:
+            properties = [
+                list(pair) for pair in units.properties(description, program, self._settings)
+            ]
+            result = await self._job(
+                name,
+                START_TIMEOUT,
+                "StartTransientUnit",
+                "ssa(sv)a(sa(sv))",
+                name,
+                "fail",
+                properties,
+                [],
+            )
+        except BaseException:
+            self._drop(uuid)
+            self._background(self._forget(name))
+            raise
+        if result != "done":
+            reason = await self._why_not_started(unit, result)
+            if reason is not None:
+                await self.remove(uuid)
+                raise CouldNotStart(reason)
+        unit.visible = True
+        return unit.process()
+
+    async def stop(self, uuid: str) -> Process:
+        """Signal all of a process's unit, then kill what is left after its time-out.
+
+        Does nothing to a unit that failed or was stopped, of which nothing is left.
+
+        Raises:
+            NotFound: it is gone.
+            StillAlive: it outlived SIGKILL.
+            Unavailable: systemd can't be reached.
+        """
+        if self._unit(uuid).state["ActiveState"] not in ("failed", "inactive"):
+            name = units.unit_name(uuid)
+            # The signal, SIGKILL, and ExecStopPost each have the time-out for themselves.
+            limit = 3 * self._settings.kill_timeout + 10
+            try:
+                await self._job(name, limit, "StopUnit", "ss", name, "replace")
+            except TimeoutError:
+                raise StillAlive(
+                    f"{self._unit(uuid).description} is still alive {limit:g} s after it was"
+                    " told to stop; systemd goes on trying"
+                ) from None
+        return self._unit(uuid).process()
+
+    async def restart(self, uuid: str) -> Process:
+        """Stop a process if it runs, and start it anew with the same command.
+
+        Raises:
+            NotFound: it is gone.
+            CouldNotStart: it stopped, but its program did not start again.
+            Unavailable: systemd can't be reached.
+        """
+        unit = self._unit(uuid)
+        name = units.unit_name(uuid)
+        limit = 3 * self._settings.kill_timeout + START_TIMEOUT
+        result = await self._job(name, limit, "RestartUnit", "ss", name, "replace")
+        if result != "done":
+            reason = await self._why_not_started(unit, result)
+            if reason is not None:
+                raise CouldNotStart(reason)
+        return self._unit(uuid).process()
+
+    async def remove(self, uuid: str) -> None:
+        """Unload a dead process's unit, and kill what its main process left behind.
+
+        Raises:
+            NotFound: it is gone already.
+            StillAlive: something of it outlived SIGKILL.
+            Unavailable: systemd can't be reached.
+        """
+        unit = self._unit(uuid)
+        name = units.unit_name(uuid)
+        await self.stop(uuid)
+        try:
+            await self._bus.call("ResetFailedUnit", "s", name)
+        except SystemdError as error:
+            if error.name != NO_SUCH_UNIT:
+                raise
+            self._drop(uuid)
+        try:
+            async with asyncio.timeout(COLLECT_TIMEOUT):
+                await unit.removed.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"systemd did not unload {name} within {COLLECT_TIMEOUT:g} s"
+            ) from None
+        self._clear_slice(unit.slice)
+
+    def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
+        """The last `count` lines that a process printed, oldest first, in pieces."""
+        return journal.lines(units.unit_name(uuid), count)
+
+    def _unit(self, uuid: str) -> _Unit:
+        unit = self._units.get(uuid)
+        if unit is None:
+            raise NotFound(f"the process {uuid} is gone")
+        return unit
+
+    async def _job(self, name: str, limit: float, member: str, signature: str, *body: Any) -> str:
+        """Make a call that queues a job, and return the job's result.
+
+        Raises:
+            TimeoutError: the job has not ended after `limit` seconds.
+            NotFound: systemd does not know the unit.
+        """
+        ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        # The job can end before the reply that names it arrives.
+        self._jobs.setdefault(name, []).append(ended)
+        try:
+            await self._bus.wait_ready(PATIENCE)
+            job = await self._bus.call(member, signature, *body)
+            async with asyncio.timeout(limit):
+                while True:
+                    path, result = await ended.get()
+                    if path == job:
+                        return result
+                    if not path:
+                        raise Unavailable("the connection to systemd was lost; try again")
+        except SystemdError as error:
+            if error.name == NO_SUCH_UNIT:
+                self._drop(units.uuid_of(name) or "")
+                raise NotFound(f"systemd has no unit {name}") from error
+            raise
+        finally:
+            self._jobs[name].remove(ended)
+            if not self._jobs[name]:
+                del self._jobs[name]
+
+    async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
+        """Why a start job did not succeed; None if the program did run.
+
+        Even with Type=exec the job of a program that ends at once can fail
+        although the program ran (measured: 2 of 30 on systemd 252).
+        """
+        description = unit.description
+        code, status = unit.state["ExecMainCode"], unit.state["ExecMainStatus"]
+        name = units.unit_name(description.uuid)
+        of_systemd = code == units.EXITED and FIRST_STEP <= status <= LAST_STEP
+        if code and not of_systemd:
+            return None
+        words = await journal.spawn_failure(name)
+        if of_systemd and words is None:
+            return None
+        step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
+        reason = f"could not start {description}: " + step.format(
+            directory=description.directory or "/",
+            program=description.steps[0].program,
+            user=self._settings.user,
+        )
+        if words is not None:
+            reason += f": {words}"
+        if code:
+            reason += f" (exit status {status})"
+        if printed := await journal.last_lines(name, PRINTED_LINES):
+            reason += "; it printed:\n" + "\n".join(printed)
+        return reason
+
+    async def _forget(self, name: str) -> None:
+        """Remove a unit whose start was given up, if it is there."""
+        try:
+            await self._bus.wait_ready(PATIENCE)
+            await self._bus.call("StopUnit", "ss", name, "replace")
+            await self._bus.call("ResetFailedUnit", "s", name)
+        except (SystemdError, Unavailable) as error:
+            if getattr(error, "name", "") != NO_SUCH_UNIT:
+                log.warning("could not remove %s, whose start was given up: %s", name, error)
+
+    def _clear_slice(self, name: str) -> None:
+        """Stop a session's slice after its last process; systemd would keep it for ever."""
+        if name == units.SLICE or self._in_slice[name] or name in self._clearing:
+            return
+
+        async def clear() -> None:
+            try:
+                members = await self._bus.call(
+                    "Get", "ss", UNIT, "SliceOf", path=units.unit_path(name), interface=PROPERTIES
+                )
+                if not members.value:
+                    await self._job(name, COLLECT_TIMEOUT, "StopUnit", "ss", name, "replace")
+            except (SystemdError, NotFound, Unavailable, TimeoutError) as error:
+                log.info("the empty slice %s stays: %s", name, error)
+            finally:
+                del self._clearing[name]
+
+        self._clearing[name] = asyncio.create_task(clear())
+
+    async def _catch_up(self) -> None:
+        """Wait until every signal that systemd owed when this was called has arrived.
+
+        Callers that come while a call is under way share the next one.
+        """
+        await self._bus.wait_ready(PATIENCE)
+        if self._next_fence is None:
+            self._next_fence = asyncio.create_task(self._run_fence(self._fence))
+        await asyncio.shield(self._next_fence)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._settled.wait()
+        except TimeoutError:
+            raise Unavailable("systemd is still being read; try again") from None
+
+    async def _run_fence(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        self._fence, self._next_fence = self._next_fence, None
+        await self._bus.call("Ping", interface="org.freedesktop.DBus.Peer", destination=SYSTEMD)
+
+    def _add(self, unit: _Unit) -> None:
+        uuid = unit.description.uuid
+        self._units[uuid] = unit
+        self._by_path[units.unit_path(units.unit_name(uuid))] = unit
+        self._in_slice[unit.slice] += 1
+
+    def _drop(self, uuid: str) -> None:
+        unit = self._units.pop(uuid, None)
+        if unit is None:
+            return
+        del self._by_path[units.unit_path(units.unit_name(uuid))]
+        self._in_slice[unit.slice] -= 1
+        if not self._in_slice[unit.slice]:
+            del self._in_slice[unit.slice]
+        unit.removed.set()
+
+    def _signal(self, member: str, path: str, body: list[Any]) -> None:
+        match member:
+            case "PropertiesChanged":
+                if path.startswith(UNIT_PATHS):
+                    self._heard[path] += 1
+                unit = self._by_path.get(path)
+                if unit is not None:
+                    unit.update({name: value.value for name, value in body[1].items()})
+            case "JobRemoved":
+                _, job, name, result = body
+                for ended in self._jobs.get(name, ()):
+                    ended.put_nowait((job, result))
+            case "UnitNew":
+                uuid = units.uuid_of(body[0])
+                if uuid is not None and uuid not in self._units and self._settled.is_set():
+                    self._background(self._read_new(body[0]))
+            case "UnitRemoved":
+                # A daemon-reload removes all units, and brings them back.
+                self._heard.pop(body[1], None)
+                uuid = units.uuid_of(body[0])
+                if uuid is not None and self._settled.is_set():
+                    self._drop(uuid)
+            case "Reloading":
+                self._settled.clear()
+                if not body[0]:
+                    self._background(self._read_all())
+
+    def _lost(self) -> None:
+        self._settled.clear()
+        for waiting in self._jobs.values():
+            for ended in waiting:
+                ended.put_nowait(("", "lost"))
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_all(self) -> None:
+        """Bring the view in line with what systemd lists."""
+        known = set(self._units)
+        heard = self._heard.copy()
+        listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [units.PATTERN])
+        found = set()
+        for name, _, loaded, active, sub, _, path, *_ in listed:
+            uuid = units.uuid_of(name)
+            if uuid is None or loaded != "loaded":
+                continue
+            found.add(uuid)
+            unit = self._units.get(uuid)
+            if unit is None or (
+                self._heard[path] == heard[path]
+                and (active, sub) != (unit.state["ActiveState"], unit.state["SubState"])
+            ):
+                await self._read_unit(name)
+        for uuid in known - found:
+            unit = self._units.get(uuid)
+            if unit is not None and unit.visible:
+                self._drop(uuid)
+        self._settled.set()
+
+    async def _read_new(self, name: str) -> None:
+        """Read a unit that somebody else made.
+
+        Asking for the properties of a unit makes systemd load it, and announce it
+        as new, even if it does not exist; asking for the list does not.
+        """
+        for _, _, loaded, *_ in await self._bus.call(
+            "ListUnitsByPatterns", "asas", [], [name]
+        ):
+            if loaded == "loaded":
+                await self._read_unit(name)
+
+    async def _read_unit(self, name: str) -> None:
+        """Read one unit whole; one that is not ours, or gone already, is passed over."""
+        path = units.unit_path(name)
+        uuid = units.uuid_of(name)
+        assert uuid is not None
+        heard = -1
+        while heard != self._heard[path]:
+            heard = self._heard[path]
+            try:
+                service = await self._bus.get_all(path, SERVICE)
+                states = await self._bus.get_all(path, UNIT)
+            except SystemdError:
+                return
+        unit = self._units.get(uuid)
+        if unit is None:
+            description = units.read_description(name, service, self.hostname)
+            if description is None or states["LoadState"] != "loaded":
+                return
+            unit = _Unit(description, service["Slice"])
+            self._add(unit)
+        unit.update(service | states)

@@ -1,0 +1,362 @@
+"""How a process is written down as a transient unit, and read back.
+
+The only place that knows. `properties` and `read_description` are each other's
+inverse for every process that `check` lets pass, also after a daemon-reload has
+made systemd read its own transient unit file again.
+
+What a reload damages decides the form (measured on systemd 252 and 257):
+
+* ``$`` and ``;`` in ExecStart are escaped once more, so words that hold one are
+  percent-encoded and handed to a launcher, which decodes them;
+* LogExtraFields are cut at the first space, so their values are percent-encoded;
+* Description and SyslogIdentifier are cut at a line break, so they only ever
+  hold a cleaned copy for human eyes;
+* Environment is exact, but takes only names that a shell would take; others
+  travel through the launcher;
+* WorkingDirectory loses a trailing slash, so a path that is not in its simplest
+  form is kept in a field of its own.
+"""
+
+import hashlib
+import os.path
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from dbus_next.signature import Variant
+
+from druncd.errors import BadRequest
+from druncd.process import Description, Restriction, Status, Step
+
+LAUNCHER = "/usr/libexec/druncd/launch"
+PREFIX = "drunc-"
+SLICE = "drunc.slice"
+PATTERN = "drunc-*.service"
+
+# CLD_EXITED, CLD_KILLED and CLD_DUMPED of waitid(2), as in ExecMainCode.
+EXITED, KILLED, DUMPED = 1, 2, 3
+# The exit status of a unit whose start failed before there was a process, for
+# want of a better one; systemd.exec(5) ends its own at 245.
+NEVER_STARTED = 255
+
+# MAX_ARG_STRLEN, see execve(2): one argument or environment string with its NUL.
+STRING_LIMIT = 128 * 1024
+
+_UNIT = re.compile(r"drunc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.service")
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@:,=~-]*")
+_PLAIN_IDENTIFIER = re.compile(r"[\w.:@/+-]{1,64}", re.ASCII)
+_FIELD_UNSAFE = re.compile(r"[%\x00-\x20\x7f]")
+_WORD_UNSAFE = re.compile(r"[%$;\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says about every unit.
+
+    ``kill_timeout`` is in seconds and counts from the first signal to SIGKILL.
+    """
+
+    user: str
+    kill_signal: int
+    kill_timeout: float
+
+
+def unit_name(process: str) -> str:
+    """The unit of the process with this uuid."""
+    return f"{PREFIX}{process}.service"
+
+
+def unit_path(name: str) -> str:
+    """The D-Bus object of a unit: every byte outside [A-Za-z0-9] becomes _xx."""
+    escaped = re.sub(rb"[^A-Za-z0-9]", lambda match: b"_%02x" % match[0][0], name.encode())
+    return "/org/freedesktop/systemd1/unit/" + escaped.decode()
+
+
+def uuid_of(unit: str) -> str | None:
+    """The uuid in a unit's name, or None where the unit can't be one of ours."""
+    match = _UNIT.fullmatch(unit)
+    return match[1] if match else None
+
+
+def new_uuid() -> str:
+    """A uuid that no process had before."""
+    return str(uuid.uuid4())
+
+
+def slice_name(session: str | None) -> str:
+    """The slice of a session, one level below `SLICE`.
+
+    Escaped as systemd-escape(1) does, ``-`` too, since each ``-`` in a slice's
+    name is a level. A name too long for a unit is cut and made unique by a hash.
+    """
+    if not session:
+        return SLICE
+    escaped = "".join(
+        chr(byte) if _plain_in_unit(byte, first=index == 0) else f"\\x{byte:02x}"
+        for index, byte in enumerate(session.encode())
+    )
+    if len(escaped) > 200:
+        digest = hashlib.sha256(session.encode()).hexdigest()[:16]
+        escaped = re.sub(r"\\(x.?)?$", "", escaped[:180]) + "_" + digest
+    return f"{PREFIX}{escaped}.slice"
+
+
+def _plain_in_unit(byte: int, *, first: bool) -> bool:
+    character = chr(byte)
+    if character == ".":
+        return not first
+    return byte < 0x80 and (character.isalnum() or character in ":_")
+
+
+def check(description: Description) -> None:
+    """Refuse what neither systemd nor the kernel can carry.
+
+    Raises:
+        BadRequest: the text names the field, what is wrong and what would be right.
+    """
+    if not description.steps:
+        raise BadRequest(
+            "executable_and_arguments is empty: give at least one step with a program to run"
+        )
+    for text, where in _texts(description):
+        if "\0" in text:
+            raise BadRequest(
+                f"{where} contains a NUL character, which no program can be given: {text[:80]!r}"
+            )
+    for index, step in enumerate(description.steps):
+        if not step.program:
+            raise BadRequest(f"executable_and_arguments[{index}].exec is empty: name a program")
+        for word in step.words:
+            _check_length(word, f"a word of executable_and_arguments[{index}]")
+    for name, value in description.environment.items():
+        if not name or "=" in name:
+            raise BadRequest(
+                f"env has a variable named {name!r}: a name must not be empty or contain '='"
+            )
+        _check_length(f"{name}={value}", f"env[{name!r}], name and value together,")
+    directory = description.directory
+    if directory and not directory.startswith("/"):
+        raise BadRequest(
+            f"process_execution_directory {directory!r} is relative: give an absolute path"
+        )
+
+
+def _check_length(text: str, where: str) -> None:
+    length = len(text.encode())
+    if length >= STRING_LIMIT:
+        raise BadRequest(f"{where} is {length} bytes long: Linux allows at most {STRING_LIMIT - 1}")
+
+
+def _texts(description: Description) -> Iterator[tuple[str, str]]:
+    yield description.name, "metadata.name"
+    yield description.user, "metadata.user"
+    yield description.session or "", "metadata.session"
+    yield description.tree_id or "", "metadata.tree_id"
+    yield description.directory, "process_execution_directory"
+    yield description.logs_path, "process_logs_path"
+    for name, value in description.environment.items():
+        yield name, "the name of an env variable"
+        yield value, f"env[{name!r}]"
+    for index, step in enumerate(description.steps):
+        for word in step.words:
+            yield word, f"a word of executable_and_arguments[{index}]"
+    for host in description.restriction.hosts:
+        yield host, "allowed_hosts"
+    for kind in description.restriction.host_types:
+        yield kind, "allowed_host_types"
+
+
+def properties(
+    description: Description, program: str | None, settings: Settings
+) -> list[tuple[str, Variant]]:
+    """The properties of the transient service that runs a process.
+
+    Args:
+        description: a process that `check` let pass.
+        program: the absolute path of the only step's program, or None where a
+            shell has to run the steps.
+        settings: the configuration's part.
+    """
+    name = _CONTROL.sub(" ", description.name)[:200]
+    session = _CONTROL.sub(" ", description.session or "")[:200]
+    # The order of systemd.unit(5), systemd.service(5), systemd.kill(5) and
+    # systemd.exec(5), which explain each of them.
+    found = [
+        ("Description", Variant("s", f"{name} (session {session})" if session else name)),
+        # A process that was restarted often is not one that systemd should refuse.
+        ("StartLimitIntervalUSec", Variant("t", 0)),
+        ("Slice", Variant("s", slice_name(description.session))),
+        # The start job ends when the program has replaced systemd's own child.
+        ("Type", Variant("s", "exec")),
+        ("ExecStart", Variant("a(sasb)", [_command(description, program)])),
+        # Keeps a unit that ended, however it ended or was stopped, with its exit
+        # status: a clean exit stays active (exited), and a failing ExecStopPost
+        # turns every stop into a failure, which systemd keeps until it is reset.
+        ("RemainAfterExit", Variant("b", True)),
+        ("ExecStopPost", Variant("a(sasb)", [["/bin/false", ["/bin/false"], False]])),
+        ("KillSignal", Variant("i", settings.kill_signal)),
+        ("TimeoutStopUSec", Variant("t", round(settings.kill_timeout * 1e6))),
+        ("User", Variant("s", settings.user)),
+        ("LogExtraFields", Variant("aay", list(_fields(description)))),
+        # A burst of 0 does not switch the limit off on systemd 252; this one
+        # can't be reached.
+        ("LogRateLimitIntervalUSec", Variant("t", 30_000_000)),
+        ("LogRateLimitBurst", Variant("u", 1_000_000_000)),
+        # Lines that begin with <3> are the process's own business.
+        ("SyslogLevelPrefix", Variant("b", False)),
+    ]
+    if description.directory:
+        found.append(("WorkingDirectory", Variant("s", _simplest(description.directory))))
+    if _PLAIN_IDENTIFIER.fullmatch(description.name):
+        found.append(("SyslogIdentifier", Variant("s", description.name)))
+    environment = [
+        f"{name}={value}"
+        for name, value in description.environment.items()
+        if _SHELL_NAME.fullmatch(name)
+    ]
+    if environment:
+        found.append(("Environment", Variant("as", environment)))
+    return found
+
+
+def runs_directly(description: Description, program: str) -> bool:
+    """Whether systemd itself can run the only step, with nothing lost in a reload."""
+    return (
+        len(description.steps) == 1
+        and program != LAUNCHER
+        and _PLAIN_PATH.fullmatch(program) is not None
+        and os.path.normpath(program) == program
+        and not any("$" in word or ";" in word for word in description.steps[0].words)
+        and all(map(_SHELL_NAME.fullmatch, description.environment))
+    )
+
+
+def _command(description: Description, program: str | None) -> list[Any]:
+    if program is not None and runs_directly(description, program):
+        return [program, list(description.steps[0].words), False]
+    words = ["launch"]
+    for name, value in description.environment.items():
+        if not _SHELL_NAME.fullmatch(name):
+            words += ["%set", _encode(f"{name}={value}", _WORD_UNSAFE)]
+    for step in description.steps:
+        words += ["%run", *(_encode(word, _WORD_UNSAFE) for word in step.words)]
+    return [LAUNCHER, words, False]
+
+
+def _fields(description: Description) -> Iterator[bytes]:
+    def field(name: str, value: str) -> bytes:
+        return f"DRUNC_{name}={_encode(value, _FIELD_UNSAFE)}".encode()
+
+    yield field("UUID", description.uuid)
+    yield field("NAME", description.name)
+    if description.user:
+        yield field("USER", description.user)
+    if description.session is not None:
+        yield field("SESSION", description.session)
+    if description.tree_id is not None:
+        yield field("TREE_ID", description.tree_id)
+    if description.logs_path:
+        yield field("LOGS_PATH", description.logs_path)
+    if description.directory and _simplest(description.directory) != description.directory:
+        yield field("DIRECTORY", description.directory)
+    for host in description.restriction.hosts:
+        yield field("ALLOWED_HOST", host)
+    for kind in description.restriction.host_types:
+        yield field("ALLOWED_HOST_TYPE", kind)
+
+
+def _simplest(directory: str) -> str:
+    """A directory as systemd takes it: no doubled slashes, no dots, no ``..``."""
+    if ".." in directory.split("/"):
+        return os.path.realpath(directory)
+    return os.path.normpath("/" + directory.lstrip("/"))
+
+
+def _encode(text: str, unsafe: re.Pattern[str]) -> str:
+    return unsafe.sub(lambda match: f"%{ord(match[0]):02x}", text)
+
+
+def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> Description | None:
+    """The process that a unit was made for.
+
+    Args:
+        unit: the unit's name.
+        service: the properties of its Service interface.
+        hostname: the node it is on.
+
+    Returns:
+        None where the unit was not made by druncd, or was changed beyond reading.
+    """
+    fields: dict[str, list[str]] = {}
+    for entry in service.get("LogExtraFields", ()):
+        name, _, value = bytes(entry).decode(errors="replace").partition("=")
+        fields.setdefault(name, []).append(unquote(value))
+
+    def one(name: str) -> str | None:
+        return fields.get(name, [None])[0]
+
+    commands = service.get("ExecStart", ())
+    identity = uuid_of(unit)
+    name = one("DRUNC_NAME")
+    if identity is None or one("DRUNC_UUID") != identity or name is None or not commands:
+        return None
+    path, words = commands[0][:2]
+    odd_variables, steps = _read_command(path, words)
+    environment = [*service.get("Environment", ()), *odd_variables]
+    directory = one("DRUNC_DIRECTORY")
+    return Description(
+        uuid=identity,
+        name=name,
+        user=one("DRUNC_USER") or "",
+        session=one("DRUNC_SESSION"),
+        tree_id=one("DRUNC_TREE_ID"),
+        hostname=hostname,
+        steps=tuple(steps),
+        environment=dict(_assignments(environment)),
+        directory=service.get("WorkingDirectory", "") if directory is None else directory,
+        logs_path=one("DRUNC_LOGS_PATH") or "",
+        restriction=Restriction(
+            tuple(fields.get("DRUNC_ALLOWED_HOST", ())),
+            tuple(fields.get("DRUNC_ALLOWED_HOST_TYPE", ())),
+        ),
+    )
+
+
+def _assignments(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, _, value = text.partition("=")
+        yield name, value
+
+
+def _read_command(path: str, words: list[str]) -> tuple[list[str], list[Step]]:
+    if path != LAUNCHER:
+        return [], [Step(words[0], tuple(words[1:]))]
+    variables: list[str] = []
+    steps: list[list[str]] = []
+    target = variables
+    for word in words[1:]:
+        if word == "%run":
+            target = []
+            steps.append(target)
+        elif word != "%set":
+            target.append(unquote(word))
+    return variables, [Step(step[0], tuple(step[1:])) for step in steps]
+
+
+def read_status(unit: Mapping[str, Any]) -> Status:
+    """The status in a unit's ActiveState, SubState, ExecMainCode and ExecMainStatus."""
+    code, status = unit["ExecMainCode"], unit["ExecMainStatus"]
+    match code:
+        case 0 if unit["ActiveState"] in ("inactive", "failed"):
+            return Status(running=False, return_code=NEVER_STARTED)
+        case 0:
+            return Status(running=True)
+        case 2 | 3:
+            return Status(running=False, return_code=128 + status)
+        case _:
+            return Status(running=False, return_code=status)

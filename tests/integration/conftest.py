@@ -1,0 +1,62 @@
+"""Fixtures of the tests that run inside a container of the harness."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from client import Client
+
+
+def systemctl(*arguments: str) -> str:
+    """Run systemctl and return what it printed, whatever its exit status."""
+    result = subprocess.run(["systemctl", *arguments], check=False, capture_output=True, text=True)
+    return result.stdout.strip()
+
+
+def units() -> set[str]:
+    """The services below drunc.slice and those named as ours, as systemd lists them."""
+    listed = systemctl("list-units", "--all", "--plain", "--no-legend", "drunc-*.service")
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def slices() -> set[str]:
+    listed = systemctl("list-units", "--plain", "--no-legend", "drunc-*.slice")
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def processes_of(uuid: str) -> list[int]:
+    """The PIDs in a unit's control group."""
+    group = systemctl("show", "-P", "ControlGroup", f"drunc-{uuid}.service")
+    if not group:
+        return []
+    try:
+        with open(f"/sys/fs/cgroup{group}/cgroup.procs") as procs:
+            return [int(pid) for pid in procs]
+    except FileNotFoundError:
+        return []
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something outside of druncd has come about."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    made = Client()
+    await made.channel.channel_ready()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing() -> Iterator[None]:
+    """Every test begins and ends without processes."""
+    yield
+    left = units()
+    if left:
+        systemctl("stop", *left)
+        systemctl("reset-failed", *left)

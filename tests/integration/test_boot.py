@@ -1,0 +1,284 @@
+"""What a process is given, and what happens when it can't be started."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+from client import DEAD, Client, query
+from conftest import processes_of, slices, systemctl, units, until
+
+AWKWARD = [
+    "plain",
+    "two words",
+    "$HOME ${PATH} $$",
+    ";",
+    "a;b",
+    "%n %% %i",
+    "back\\slash \\n \\x41",
+    "quote \" and '",
+    "new\nline",
+    "\ttab ",
+    "",
+    "-leading",
+    "😀 שלום",
+    "#x",
+    "%24 %run %set",
+    "*",
+    "~",
+]
+PRINT_ARGUMENTS = 'for a; do printf "%s\\0" "$a"; done >"$OUT"; echo done'
+
+
+@pytest.fixture
+def out() -> Path:
+    path = Path("/tmp/out")
+    path.unlink(missing_ok=True)
+    return path
+
+
+async def fails(client: Client, *steps: list[str], **details: object) -> str:
+    before = units()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.boot(*steps, **details)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert units() == before
+    assert await client.ps() == []
+    return caught.value.details() or ""
+
+
+@pytest.mark.parametrize("reload", [False, True])
+async def test_a_process_gets_what_was_sent(client: Client, out: Path, *, reload: bool) -> None:
+    env = {f"V{index}": text for index, text in enumerate(AWKWARD)}
+    env |= {"OUT": str(out), "BASH_FUNC_f%%": "() { :; }", "a-b.c": "odd $;", "1X": "digit"}
+    command = ["/bin/bash", "-c", PRINT_ARGUMENTS, "sh", *AWKWARD]
+    uuid = await client.boot(
+        command, env=env, name="a $b;c\n%d" + "x" * 200, session="s p/ä-c", tree_id=""
+    )
+    await client.dead(uuid)
+    before = await client.one(uuid)
+    if reload:
+        systemctl("daemon-reload")
+        systemctl("restart", "druncd")
+        out.unlink()
+        await client.restart(query(uuid))
+        await client.dead(uuid)
+    found = await client.one(uuid)
+    assert out.read_bytes().decode().split("\0")[:-1] == AWKWARD
+    description = found.process_description
+    assert dict(description.env) == env
+    assert description == before.process_description
+    step = description.executable_and_arguments[0]
+    assert [step.exec, *step.args] == command
+    assert description.metadata.session == "s p/ä-c"
+    assert description.metadata.HasField("tree_id")
+
+
+@pytest.mark.parametrize("odd", [{}, {"a-b.c": "x", "BASH_ENV": "/no/such", "SHELLOPTS": "xtrace"}])
+async def test_the_environment_arrives(client: Client, out: Path, odd: dict[str, str]) -> None:
+    env = {f"V{index}": text for index, text in enumerate(AWKWARD)}
+    env |= {"_": "underscore", "SHLVL": "7", "PATH": "/bin:/usr/bin", "HOME": "/nowhere"} | odd
+    uuid = await client.boot(["cp", "/proc/self/environ", str(out)], env=env)
+    await client.dead(uuid)
+    got = dict(entry.split("=", 1) for entry in out.read_bytes().decode().split("\0") if entry)
+    assert env.items() <= got.items()
+    assert got.keys() - env.keys() <= {
+        *("INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LOGNAME", "SHELL", "SYSTEMD_EXEC_PID"),
+        *("USER", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE"),
+    }
+
+
+async def test_steps_run_in_one_shell_and_the_last_one_is_the_process(
+    client: Client, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:-1]:
+        parent.chmod(0o755)
+    script = tmp_path / "env.sh"
+    (tmp_path / "bin").mkdir()
+    script.write_text(f'export GREETING="hello $#"\nexport PATH={tmp_path}/bin:$PATH\n')
+    application = tmp_path / "bin" / "daq_application"
+    application.write_text('#!/bin/bash\necho "$GREETING from $1"\nexec sleep 100\n')
+    application.chmod(0o755)
+    uuid = await client.boot(["source", str(script)], ["daq_application", "-n $x"])
+    assert await line_that_begins(client, uuid, "hello") == "hello 0 from -n $x"
+    main = int(systemctl("show", "-P", "MainPID", f"drunc-{uuid}.service"))
+    assert processes_of(uuid) == [main]
+    assert Path(f"/proc/{main}/cmdline").read_bytes() == b"sleep\x00100\x00"
+    (killed,) = await client.kill(query(uuid))
+    assert killed.return_code == 131
+
+
+async def line_that_begins(client: Client, uuid: str, begin: str) -> str:
+    """The newest line that begins so, as soon as there is one."""
+    async with asyncio.timeout(20):
+        while True:
+            for line in await client.logs(uuid):
+                if line.startswith(begin):
+                    return line
+
+
+async def test_steps_go_on_after_one_that_fails(client: Client) -> None:
+    uuid = await client.boot(["echo", "one"], ["false"], ["cd", "/tmp"], ["pwd"])
+    (found,) = await client.dead(uuid)
+    assert found.return_code == 0
+    assert await client.logs(uuid) == ["one", "/tmp"]
+
+
+async def test_a_kill_in_the_middle_lets_no_further_step_start(client: Client) -> None:
+    uuid = await client.boot(["echo", "begin"], ["sleep", "1000"], ["echo", "next"])
+    await line_that_begins(client, uuid, "begin")
+    (killed,) = await client.kill(query(uuid))
+    assert (killed.status_code, killed.return_code) == (DEAD, 131)
+    assert await client.logs(uuid) == ["begin"]
+
+
+async def test_a_builtin_can_be_the_only_step(client: Client) -> None:
+    uuid = await client.boot(["ulimit", "-c"])
+    (found,) = await client.dead(uuid)
+    assert found.return_code == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (["/no/such/program"], "No such file"),
+        (["no_such_program"], "not found in PATH"),
+        (["./no_such_program"], "No such file"),
+        (["/etc/hostname"], "not executable"),
+        (["/tmp"], "is a directory"),
+        (["source", "/no/such/env.sh"], "/no/such/env.sh"),
+        (["/no/such/program", "$;"], "No such file"),
+    ],
+)
+async def test_a_program_that_is_not_there(client: Client, step: list[str], words: str) -> None:
+    assert words in await fails(client, step)
+    assert words in await fails(client, step, ["true"])
+
+
+async def test_a_program_that_the_account_may_not_run(client: Client) -> None:
+    program = Path("/opt/private")
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    text = await fails(client, [str(program)])
+    assert "Permission denied" in text
+    assert str(program) in text
+
+
+async def test_a_program_that_is_none(client: Client) -> None:
+    program = Path("/opt/garbage")
+    program.write_bytes(b"\x7fELFgarbage")
+    program.chmod(0o755)
+    assert "Exec format error" in await fails(client, [str(program)])
+
+
+async def test_a_directory_that_is_not_there_or_closed(client: Client) -> None:
+    assert "'/no/such/directory' does not exist" in await fails(
+        client, ["true"], directory="/no/such/directory"
+    )
+    assert "/root" in await fails(client, ["true"], directory="/root")
+
+
+async def test_arguments_that_are_too_large_in_all(client: Client) -> None:
+    text = await fails(client, ["true", *(["x" * 100_000] * 30)])
+    assert "Argument list too long" in text
+
+
+async def test_a_program_that_fails_at_once_was_booted(client: Client) -> None:
+    for code in (1, 203, 217):
+        for _ in range(10):
+            uuid = await client.sh(f"exit {code}")
+            (found,) = await client.dead(uuid)
+            assert found.return_code == code
+
+
+async def test_a_directory_is_where_the_process_runs(client: Client) -> None:
+    for directory in ("/usr/lib", "/usr/lib/", "/usr/../usr/lib", "/usr//lib/."):
+        uuid = await client.boot(["pwd"], directory=directory)
+        (found,) = await client.dead(uuid)
+        assert await client.logs(uuid) == ["/usr/lib"]
+        assert found.process_description.process_execution_directory == directory
+
+
+async def test_relative_programs_are_found_from_the_directory(client: Client) -> None:
+    uuid = await client.boot(["./echo", "here"], directory="/bin")
+    await client.dead(uuid)
+    assert await client.logs(uuid) == ["here"]
+
+
+async def test_a_program_is_found_through_the_path_of_the_process(
+    client: Client, tmp_path: Path
+) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:-1]):
+        parent.chmod(0o755)
+    program = tmp_path / "my_application"
+    program.write_text('#!/bin/sh\necho "found $0"\n')
+    program.chmod(0o755)
+    uuid = await client.boot(["my_application"], env={"PATH": f"/nowhere:{tmp_path}:/bin"})
+    await client.dead(uuid)
+    assert await client.logs(uuid) == [f"found {program}"]
+
+
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        (),
+        ("localhost",),
+        (HERE,),
+        (HERE.upper(),),
+        ("127.0.0.1",),
+        ("127.8.9.1",),
+        ("::1",),
+        ("elsewhere.example", "10.9.8.7", HERE),
+    ],
+)
+async def test_allowed_hosts_that_name_this_node(client: Client, hosts: tuple[str, ...]) -> None:
+    uuid = await client.boot(["sleep", "100"], hosts=hosts)
+    found = await client.one(uuid)
+    assert tuple(found.process_restriction.allowed_hosts) == hosts
+    assert found.process_description.metadata.hostname == HERE
+
+
+@pytest.mark.parametrize(
+    "hosts", [("elsewhere.example",), ("10.9.8.7", "8.8.8.8"), ("",), ("0.0.0.0",)]
+)
+async def test_allowed_hosts_that_do_not(client: Client, hosts: tuple[str, ...]) -> None:
+    text = await fails(client, ["true"], hosts=hosts)
+    assert repr(HERE) in text
+    assert all(repr(host) in text for host in hosts)
+
+
+async def test_processes_run_under_the_account_of_the_configuration(client: Client) -> None:
+    uuid = await client.boot(["id", "-un"], user="root")
+    (found,) = await client.dead(uuid)
+    assert await client.logs(uuid) == ["drunc"]
+    assert found.process_description.metadata.user == "root"
+
+
+async def test_an_unknown_account_is_an_error(client: Client) -> None:
+    configuration = Path("/etc/druncd/druncd.toml")
+    before = configuration.read_text()
+    configuration.write_text('[process]\nuser = "nobody-here"\n')
+    try:
+        systemctl("restart", "druncd")
+        text = await fails(client, ["true"])
+        assert "account 'nobody-here' is unknown" in text
+    finally:
+        configuration.write_text(before)
+        systemctl("restart", "druncd")
+
+
+async def test_an_empty_session_leaves_no_slice(client: Client) -> None:
+    uuid = await client.boot(["sleep", "100"], session="short-lived")
+    assert r"drunc-short\x2dlived.slice" in slices()
+    await client.kill(query(uuid))
+    await client.flush(query(uuid))
+    again = await client.boot(["sleep", "100"], session="short-lived")
+    assert r"drunc-short\x2dlived.slice" in slices()
+    await client.kill(query(again))
+    await client.flush(query(again))
+    await until(lambda: slices() == set())
