@@ -66,7 +66,7 @@ class KillTable(_Table):
     """How processes are ended: the signal, and the seconds until SIGKILL."""
 
     signal: Annotated[str, AfterValidator(_check_signal)] = "SIGQUIT"
-    timeout: Annotated[float, Field(gt=0, le=3600, strict=False)] = 5.0
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0
 
     @property
     def number(self) -> int:
@@ -77,7 +77,7 @@ class KillTable(_Table):
 class StopTable(_Table):
     """How druncd itself stops: the seconds that running calls are given to finish."""
 
-    timeout: Annotated[float, Field(ge=0, le=3600, strict=False)] = 30.0
+    timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
 
 class LogTable(_Table):

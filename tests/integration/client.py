@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import grpc.aio
+from google.protobuf.message import Message
+
 from druncschema.process_manager_pb2 import (
     BootRequest,
     LogLine,
@@ -20,7 +22,6 @@ from druncschema.process_manager_pb2 import (
 from druncschema.process_manager_pb2_grpc import ProcessManagerStub
 from druncschema.request_response_pb2 import Description, Request, Response
 from druncschema.token_pb2 import Token
-from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
 

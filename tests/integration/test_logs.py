@@ -101,17 +101,18 @@ async def test_every_line_has_the_fields_of_its_process(client: Client) -> None:
     )
     for match in matches:
         process = await asyncio.create_subprocess_exec(
-            "journalctl", "-o", "cat", match, stdout=asyncio.subprocess.PIPE
+            *("journalctl", "-o", "cat", f"_SYSTEMD_UNIT=drunc-{uuid}.service", match),
+            stdout=asyncio.subprocess.PIPE,
         )
         out, _ = await process.communicate()
         assert out == b"marked\n", match
 
 
 def resident() -> int:
-    """The memory of druncd, in KiB."""
+    """The memory of druncd itself, in KiB, without what it has mapped of the journal."""
     pid = systemctl("show", "-P", "MainPID", "druncd")
     (line,) = (
-        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "RssAnon" in line
     )
     return int(line.split()[1])
 

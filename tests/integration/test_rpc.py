@@ -8,6 +8,8 @@ import grpc
 import pytest
 from client import ALL, DEAD, DRUNC, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
 from conftest import systemctl, units
+from google.protobuf.message import Message
+
 from druncschema.generic_pb2 import PlainText
 from druncschema.process_manager_pb2 import (
     BootRequest,
@@ -18,7 +20,6 @@ from druncschema.process_manager_pb2 import (
     ProcessUUID,
 )
 from druncschema.request_response_pb2 import Request
-from google.protobuf.message import Message
 
 BAD = grpc.StatusCode.INVALID_ARGUMENT
 MISSING = grpc.StatusCode.NOT_FOUND
@@ -189,7 +190,7 @@ async def test_a_damaged_payload_is_a_bad_request(client: Client, command: str) 
 
 
 async def test_bytes_that_are_no_request_are_a_bad_request(client: Client) -> None:
-    raw = client.channel.unary_unary("/dunedaq.druncschema.ProcessManager/ps")
+    raw: Any = client.channel.unary_unary("/dunedaq.druncschema.ProcessManager/ps")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await raw(b"\xff\xff\xff")
     assert caught.value.code() is BAD

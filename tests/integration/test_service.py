@@ -10,6 +10,7 @@ import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, TOKEN, Client, boot_request, query, request
 from conftest import processes_of, systemctl, until
+
 from druncschema.process_manager_pb2 import ProcessUUID
 
 CONFIGURATION = Path("/etc/druncd/druncd.toml")

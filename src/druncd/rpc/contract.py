@@ -9,18 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
-from druncschema.generic_pb2 import PlainText
-from druncschema.process_manager_pb2 import ProcessInstance, ProcessUUID
-from druncschema.request_response_pb2 import (
-    DRUNC_EXCEPTION_THROWN,
-    EXECUTED_SUCCESSFULLY,
-    NOT_EXECUTED_BAD_REQUEST_FORMAT,
-    UNHANDLED_EXCEPTION_THROWN,
-    CommandDescription,
-    Response,
-    ResponseFlag,
-)
-from druncschema.token_pb2 import Token
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
@@ -38,6 +26,18 @@ from druncd.errors import (
 from druncd.process import Process
 from druncd.query import Rule
 from druncd.rpc import messages
+from druncschema.generic_pb2 import PlainText
+from druncschema.process_manager_pb2 import ProcessInstance, ProcessUUID
+from druncschema.request_response_pb2 import (
+    DRUNC_EXCEPTION_THROWN,
+    EXECUTED_SUCCESSFULLY,
+    NOT_EXECUTED_BAD_REQUEST_FORMAT,
+    UNHANDLED_EXCEPTION_THROWN,
+    CommandDescription,
+    Response,
+    ResponseFlag,
+)
+from druncschema.token_pb2 import Token
 
 STAND_IN_TREE_ID = "0.0.0"
 

@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
+from google.protobuf.message import DecodeError, Message
+
+from druncd.errors import BadRequest
+from druncd.process import Description, Process, Restriction, Step
+from druncd.query import Query, Rule
 from druncschema.process_manager_pb2 import (
     BootRequest,
     ProcessDescription,
@@ -14,11 +19,6 @@ from druncschema.process_manager_pb2 import (
     ProcessUUID,
 )
 from druncschema.request_response_pb2 import Request
-from google.protobuf.message import DecodeError, Message
-
-from druncd.errors import BadRequest
-from druncd.process import Description, Process, Restriction, Step
-from druncd.query import Query, Rule
 
 M = TypeVar("M", bound=Message)
 

@@ -7,6 +7,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
+from druncd.errors import DruncdError
+from druncd.manager import Manager
+from druncd.query import Query
+from druncd.rpc import messages
+from druncd.rpc.contract import Contract, Refusal, Replies
 from druncschema.process_manager_pb2 import (
     DESCRIPTOR,
     BootRequest,
@@ -16,12 +22,6 @@ from druncschema.process_manager_pb2 import (
     ProcessUUID,
 )
 from druncschema.request_response_pb2 import Description, Request, Response
-
-from druncd.errors import DruncdError
-from druncd.manager import Manager
-from druncd.query import Query
-from druncd.rpc import messages
-from druncd.rpc.contract import Contract, Refusal, Replies
 
 log = logging.getLogger(__name__)
 

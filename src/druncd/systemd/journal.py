@@ -69,24 +69,33 @@ async def last_lines(unit: str, count: int) -> list[str]:
     return [line async for piece in lines(unit, count) for line in piece]
 
 
-async def spawn_failure(unit: str) -> str | None:
-    """systemd's own words on why it could not run the unit's program, if it could not.
+async def spawn_failure(unit: str, invocation: str, program: str) -> str | None:
+    """systemd's own words on why it could not run a unit's program, if it could not.
 
-    They are of the newest attempt, ExecStopPost apart.
+    Args:
+        unit: the unit's name.
+        invocation: the attempt, as the hexadecimal digits of its InvocationID.
+        program: the path in ExecStart.
     """
     await synchronize()
-    return await asyncio.get_running_loop().run_in_executor(_threads, _spawn_failure, unit)
+    return await asyncio.get_running_loop().run_in_executor(
+        _threads, _spawn_failure, unit, invocation, program
+    )
 
 
-def _spawn_failure(unit: str) -> str | None:
+def _spawn_failure(unit: str, invocation: str, program: str) -> str | None:
     with journal.Reader() as reader:
-        reader.add_match(_SYSTEMD_UNIT=unit, MESSAGE_ID=SPAWN_FAILED)
+        # Not _SYSTEMD_UNIT: what fails early fails before systemd's child is in the
+        # unit's control group.
+        reader.add_match(
+            UNIT=unit,
+            INVOCATION_ID=invocation,
+            EXECUTABLE=program,
+            MESSAGE_ID=SPAWN_FAILED,
+        )
         reader.seek_tail()
-        while entry := reader.get_previous():
-            message = str(entry["MESSAGE"])
-            if "/bin/false" not in message:
-                return message.partition(": ")[2]
-    return None
+        entry = reader.get_previous()
+    return str(entry["MESSAGE"]).partition(": ")[2] if entry else None
 
 
 class _Reading:

@@ -10,7 +10,8 @@ of processes.
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,13 @@ COLLECT_TIMEOUT = 10.0
 START_TIMEOUT = 90.0
 PRINTED_LINES = 10
 
+EXEC = 203
 # Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
 FIRST_STEP, LAST_STEP = 200, 245
 STEPS = {
     200: "the directory {directory!r} can't be entered",
     202: "the standard streams could not be set up",
-    203: "the program {program!r} can't be executed",
+    EXEC: "the program {program!r} can't be executed by the account {user!r}",
     205: "a resource limit could not be set",
     206: "the arguments and the environment are too large",
     209: "standard output could not be connected to the journal",
@@ -53,6 +55,8 @@ class _Unit:
 
     description: Description
     slice: str
+    # Microseconds of the monotonic clock; what ps is ordered by.
+    started: int
     state: dict[str, Any] = field(
         default_factory=lambda: {
             "ActiveState": "activating",
@@ -85,7 +89,7 @@ class Node:
         self.hostname = hostname
         self._settings = settings
         self._bus = Bus(self._signal, self._read_all, self._lost)
-        self._units: OrderedDict[str, _Unit] = OrderedDict()
+        self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change, to tell whether it did while it
         # was being read.
@@ -114,7 +118,7 @@ class Node:
         await self._bus.close()
 
     async def processes(self) -> list[Process]:
-        """All processes, those booted first coming first, as of now.
+        """All processes, those that started first coming first, as of now.
 
         Raises:
             Unavailable: systemd can't be reached.
@@ -149,7 +153,7 @@ class Node:
         where = units.slice_name(description.session)
         while clearing := self._clearing.get(where):
             await asyncio.wait((clearing,))
-        unit = _Unit(description, where, visible=False)
+        unit = _Unit(description, where, time.monotonic_ns() // 1000, visible=False)
         self._add(unit)
         try:
             properties = [
@@ -242,7 +246,6 @@ class Node:
             raise Unavailable(
                 f"systemd did not unload {name} within {COLLECT_TIMEOUT:g} s"
             ) from None
-        self._clear_slice(unit.slice)
 
     def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
         """The last `count` lines that a process printed, oldest first, in pieces."""
@@ -293,12 +296,13 @@ class Node:
         description = unit.description
         code, status = unit.state["ExecMainCode"], unit.state["ExecMainStatus"]
         name = units.unit_name(description.uuid)
-        of_systemd = code == units.EXITED and FIRST_STEP <= status <= LAST_STEP
-        if code and not of_systemd:
-            return None
-        words = await journal.spawn_failure(name)
-        if of_systemd and words is None:
-            return None
+        words = None
+        if code:
+            if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
+                return None
+            ran, words = await self._spawn_failure(name)
+            if ran:
+                return None
         step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
         reason = f"could not start {description}: " + step.format(
             directory=description.directory or "/",
@@ -307,11 +311,40 @@ class Node:
         )
         if words is not None:
             reason += f": {words}"
+        elif status == EXEC:
+            reason += (
+                ": it or its interpreter is missing, the account may not execute it, or the"
+                " argument list is too long"
+            )
         if code:
             reason += f" (exit status {status})"
         if printed := await journal.last_lines(name, PRINTED_LINES):
             reason += "; it printed:\n" + "\n".join(printed)
         return reason
+
+    async def _spawn_failure(self, name: str) -> tuple[bool, str | None]:
+        """Whether a program that exited as systemd's own child would was run at all.
+
+        On systemd 252 the journal knows. systemd 257 loses its own words about the
+        account and the execve in a unit with several LogExtraFields (measured on
+        257.13), but has a time at which its child handed over to execve, and a
+        start job that fails at execve only if that failed.
+
+        Returns:
+            Whether it ran, and if it did not, systemd's own words, if there are any.
+        """
+        path = units.unit_path(name)
+        invocation = await self._get(path, UNIT, "InvocationID")
+        service = await self._bus.get_all(path, SERVICE)
+        program = service["ExecStart"][0][0]
+        words = await journal.spawn_failure(name, bytes(invocation).hex(), program)
+        handoff = service.get("ExecMainHandoffTimestampMonotonic")
+        failed = handoff == 0 or (handoff is not None and service["ExecMainStatus"] == EXEC)
+        return not (failed or words), words
+
+    async def _get(self, path: str, interface: str, name: str) -> Any:
+        found = await self._bus.call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
+        return found.value
 
     async def _forget(self, name: str) -> None:
         """Remove a unit whose start was given up, if it is there."""
@@ -325,15 +358,12 @@ class Node:
 
     def _clear_slice(self, name: str) -> None:
         """Stop a session's slice after its last process; systemd would keep it for ever."""
-        if name == units.SLICE or self._in_slice[name] or name in self._clearing:
+        if name == units.SLICE or name in self._clearing:
             return
 
         async def clear() -> None:
             try:
-                members = await self._bus.call(
-                    "Get", "ss", UNIT, "SliceOf", path=units.unit_path(name), interface=PROPERTIES
-                )
-                if not members.value:
+                if not await self._get(units.unit_path(name), UNIT, "SliceOf"):
                     await self._job(name, COLLECT_TIMEOUT, "StopUnit", "ss", name, "replace")
             except (SystemdError, NotFound, Unavailable, TimeoutError) as error:
                 log.info("the empty slice %s stays: %s", name, error)
@@ -375,9 +405,10 @@ class Node:
             return
         del self._by_path[units.unit_path(units.unit_name(uuid))]
         self._in_slice[unit.slice] -= 1
+        unit.removed.set()
         if not self._in_slice[unit.slice]:
             del self._in_slice[unit.slice]
-        unit.removed.set()
+            self._clear_slice(unit.slice)
 
     def _signal(self, member: str, path: str, body: list[Any]) -> None:
         match member:
@@ -438,6 +469,9 @@ class Node:
             unit = self._units.get(uuid)
             if unit is not None and unit.visible:
                 self._drop(uuid)
+        if found - known:
+            in_order = sorted(self._units.items(), key=lambda item: item[1].started)
+            self._units = dict(in_order)
         self._settled.set()
 
     async def _read_new(self, name: str) -> None:
@@ -446,9 +480,7 @@ class Node:
         Asking for the properties of a unit makes systemd load it, and announce it
         as new, even if it does not exist; asking for the list does not.
         """
-        for _, _, loaded, *_ in await self._bus.call(
-            "ListUnitsByPatterns", "asas", [], [name]
-        ):
+        for _, _, loaded, *_ in await self._bus.call("ListUnitsByPatterns", "asas", [], [name]):
             if loaded == "loaded":
                 await self._read_unit(name)
 
@@ -470,6 +502,6 @@ class Node:
             description = units.read_description(name, service, self.hostname)
             if description is None or states["LoadState"] != "loaded":
                 return
-            unit = _Unit(description, service["Slice"])
+            unit = _Unit(description, service["Slice"], states["InactiveExitTimestampMonotonic"])
             self._add(unit)
         unit.update(service | states)

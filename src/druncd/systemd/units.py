@@ -21,7 +21,7 @@ import hashlib
 import os.path
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -202,6 +202,8 @@ def properties(
         ("KillSignal", Variant("i", settings.kill_signal)),
         ("TimeoutStopUSec", Variant("t", round(settings.kill_timeout * 1e6))),
         ("User", Variant("s", settings.user)),
+        # Ignored for services by default, which breaks pipelines in scripts.
+        ("IgnoreSIGPIPE", Variant("b", False)),
         ("LogExtraFields", Variant("aay", list(_fields(description)))),
         # A burst of 0 does not switch the limit off on systemd 252; this one
         # can't be reached.
@@ -302,8 +304,8 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
 
     commands = service.get("ExecStart", ())
     identity = uuid_of(unit)
-    name = one("DRUNC_NAME")
-    if identity is None or one("DRUNC_UUID") != identity or name is None or not commands:
+    called = one("DRUNC_NAME")
+    if identity is None or one("DRUNC_UUID") != identity or called is None or not commands:
         return None
     path, words = commands[0][:2]
     odd_variables, steps = _read_command(path, words)
@@ -311,13 +313,13 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
     directory = one("DRUNC_DIRECTORY")
     return Description(
         uuid=identity,
-        name=name,
+        name=called,
         user=one("DRUNC_USER") or "",
         session=one("DRUNC_SESSION"),
         tree_id=one("DRUNC_TREE_ID"),
         hostname=hostname,
         steps=tuple(steps),
-        environment=dict(_assignments(environment)),
+        environment=dict(_assignment(text) for text in environment),
         directory=service.get("WorkingDirectory", "") if directory is None else directory,
         logs_path=one("DRUNC_LOGS_PATH") or "",
         restriction=Restriction(
@@ -327,10 +329,9 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
     )
 
 
-def _assignments(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for text in texts:
-        name, _, value = text.partition("=")
-        yield name, value
+def _assignment(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
 
 
 def _read_command(path: str, words: list[str]) -> tuple[list[str], list[Step]]:

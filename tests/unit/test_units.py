@@ -1,0 +1,199 @@
+"""Writing a process down as a unit, and reading it back."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from druncd.errors import BadRequest
+from druncd.process import Description, Restriction, Status, Step
+from druncd.systemd import units
+
+UUID = "0a1b2c3d-0000-4000-8000-0123456789ab"
+SETTINGS = units.Settings(user="drunc", kill_signal=3, kill_timeout=5)
+LAUNCHER = Path(__file__).parents[2] / "units" / "launch"
+
+words = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30
+) | st.sampled_from(
+    ["", "$X", "${X}", ";", "%n", "%24", "%run", "%set", "a b", "\n", "-x", "#", "'\""]
+)
+names = words.filter(lambda text: text != "" and "=" not in text)
+descriptions = st.builds(
+    Description,
+    uuid=st.just(UUID),
+    name=words,
+    user=words,
+    session=st.none() | words,
+    tree_id=st.none() | words,
+    hostname=st.just("here"),
+    steps=st.lists(
+        st.builds(Step, names, st.lists(words, max_size=3).map(tuple)), min_size=1, max_size=3
+    ).map(tuple),
+    environment=st.dictionaries(names, words, max_size=3),
+    directory=st.just("") | words.map(lambda text: "/" + text),
+    logs_path=words,
+    restriction=st.builds(
+        Restriction, st.lists(words, max_size=2).map(tuple), st.lists(words, max_size=2).map(tuple)
+    ),
+)
+
+
+def plain(**changes: Any) -> Description:
+    made: dict[str, Any] = {
+        "uuid": UUID,
+        "name": "p",
+        "user": "u",
+        "session": "s",
+        "tree_id": None,
+        "hostname": "here",
+        "steps": (Step("true"),),
+        "environment": {},
+        "directory": "",
+        "logs_path": "",
+    }
+    return Description(**(made | changes))
+
+
+def written(description: Description, program: str | None) -> dict[str, Any]:
+    found = units.properties(description, program, SETTINGS)
+    assert len({name for name, _ in found}) == len(found)
+    return {name: variant.value for name, variant in found}
+
+
+@given(descriptions, st.booleans())
+def test_what_is_written_is_read_back(description: Description, direct: bool) -> None:
+    units.check(description)
+    properties = written(description, "/bin/program" if direct else None)
+    assert units.read_description(units.unit_name(UUID), properties, "here") == description
+
+
+@given(descriptions)
+def test_nothing_is_written_that_a_reload_would_damage(description: Description) -> None:
+    properties = written(description, "/bin/program" if len(description.steps) == 1 else None)
+    (command,) = properties["ExecStart"]
+    assert not any("$" in word or ";" in word for word in command[1])
+    assert not any(b" " in field or b"\n" in field for field in properties["LogExtraFields"])
+    for name in ("Description", "SyslogIdentifier"):
+        assert not set(properties.get(name, "")) & {"\n", "\r"}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the launcher is a bash script")
+@given(st.lists(words, max_size=4))
+def test_the_launcher_decodes_every_word(arguments: list[str]) -> None:
+    description = plain(
+        steps=(Step("printf", (r"%s\0", "$begin", *arguments)),),
+        environment={"a-b": "odd $;%", "_": "kept"},
+    )
+    ((_, command, _),) = [tuple(written(description, None)["ExecStart"][0])]
+    result = subprocess.run(
+        [LAUNCHER, *command[1:]], check=True, capture_output=True, env={"PATH": "/bin:/usr/bin"}
+    )
+    assert result.stdout.decode().split("\0")[1:-1] == arguments
+
+
+def test_an_ordinary_command_is_run_by_systemd_itself() -> None:
+    steps = (Step("daq_application", ("--name", "x y", "-c", "a=b,{c}")),)
+    properties = written(plain(steps=steps), "/opt/daq/bin/daq_application")
+    assert properties["ExecStart"] == [
+        [
+            "/opt/daq/bin/daq_application",
+            ["daq_application", "--name", "x y", "-c", "a=b,{c}"],
+            False,
+        ]
+    ]
+
+
+def test_ordinary_names_stay_readable() -> None:
+    properties = written(plain(name="readout-1", session="np04", tree_id="1.2"), "/bin/true")
+    assert properties["Description"] == "readout-1 (session np04)"
+    assert properties["SyslogIdentifier"] == "readout-1"
+    assert b"DRUNC_NAME=readout-1" in properties["LogExtraFields"]
+    assert properties["Slice"] == "drunc-np04.slice"
+
+
+@pytest.mark.parametrize(
+    ("session", "name"),
+    [
+        (None, "drunc.slice"),
+        ("", "drunc.slice"),
+        ("np04", "drunc-np04.slice"),
+        ("np04-coldbox", r"drunc-np04\x2dcoldbox.slice"),
+        (".hidden.x", r"drunc-\x2ehidden.x.slice"),
+        ("a/b c", r"drunc-a\x2fb\x20c.slice"),
+        ("ä", r"drunc-\xc3\xa4.slice"),
+    ],
+)
+def test_slices_are_escaped_as_systemd_does(session: str | None, name: str) -> None:
+    assert units.slice_name(session) == name
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=400))
+def test_every_session_has_a_slice_that_systemd_takes(session: str) -> None:
+    name = units.slice_name(session)
+    assert len(name) < 256
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_.-\\")
+    assert name.count("-") <= 1
+
+
+def test_long_sessions_have_slices_of_their_own() -> None:
+    assert units.slice_name("x" * 300 + "1") != units.slice_name("x" * 300 + "2")
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (("activating", 0, 0), Status(running=True)),
+        (("active", 0, 0), Status(running=True)),
+        (("deactivating", 0, 0), Status(running=True)),
+        (("active", 1, 0), Status(running=False)),
+        (("failed", 1, 7), Status(running=False, return_code=7)),
+        (("deactivating", 1, 7), Status(running=False, return_code=7)),
+        (("failed", 2, 9), Status(running=False, return_code=137)),
+        (("failed", 3, 11), Status(running=False, return_code=139)),
+        (("failed", 0, 0), Status(running=False, return_code=255)),
+    ],
+)
+def test_the_status_comes_from_the_state(state: tuple[str, int, int], status: Status) -> None:
+    keys = ("ActiveState", "ExecMainCode", "ExecMainStatus")
+    assert units.read_status(dict(zip(keys, state, strict=True))) == status
+
+
+@pytest.mark.parametrize(
+    ("unit", "changes"),
+    [
+        ("drunc-x.service", {}),
+        ("ssh.service", {}),
+        (units.unit_name("1" * 8 + UUID[8:]), {}),
+        (units.unit_name(UUID), {"LogExtraFields": []}),
+        (units.unit_name(UUID), {"ExecStart": []}),
+    ],
+)
+def test_units_of_others_are_none_of_ours(unit: str, changes: dict[str, Any]) -> None:
+    properties = written(plain(), "/bin/true") | changes
+    assert units.read_description(unit, properties, "here") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": ()}, "at least one step"),
+        ({"steps": (Step(""),)}, "exec is empty"),
+        ({"name": "a\0"}, "metadata.name"),
+        ({"environment": {"": "x"}}, "must not be empty"),
+        ({"environment": {"A": "x" * 131_070}}, "at most 131071"),
+        ({"directory": "x"}, "relative"),
+        ({"restriction": Restriction(hosts=("a\0",))}, "allowed_hosts"),
+    ],
+)
+def test_what_nobody_can_carry_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        units.check(plain(**changes))
+
+
+def test_the_path_of_a_unit_is_escaped_as_dbus_wants() -> None:
+    assert units.unit_path("a-b.service").endswith("/unit/a_2db_2eservice")
