@@ -3,7 +3,9 @@
 druncd.toml is read by `load`; `units/druncd.toml` shows every setting.
 """
 
+import datetime as dt
 import difflib
+import ipaddress
 import re
 import signal
 import tomllib
@@ -20,53 +22,85 @@ class ConfigError(Exception):
     """The configuration can't be used; the text has a line for each mistake."""
 
 
+# Those whose default action ends a process, see signal(7).
+_SIGNALS = tuple(
+    f"SIG{name}" for name in ("ABRT", "ALRM", "HUP", "INT", "PIPE", "QUIT", "TERM", "USR1", "USR2")
+)
+# sun_path of unix(7), with its NUL.
+_SOCKET_PATH_BYTES = 107
+# druncd.service is given 45 s by systemd.
+_STOP_SECONDS = 40
+
+
 def _check_signal(name: str) -> str:
-    if name not in signal.Signals.__members__:
-        raise ValueError("must be a signal's name, such as SIGQUIT, SIGTERM or SIGINT")
-    if name in ("SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD"):
-        raise ValueError(
-            "must be a signal that a process can act on and that ends it, such as SIGQUIT"
-            " (SIGKILL follows by itself after the time-out)"
-        )
+    if name not in _SIGNALS:
+        raise ValueError
     return name
 
 
 def _check_address(address: str) -> str:
     kind, _, path = address.partition(":")
     if kind == "unix":
-        if not path.startswith("/"):
-            raise ValueError("must be unix: and an absolute path, such as unix:/run/druncd/d.sock")
-        if len(path.encode()) > 107:
-            raise ValueError("must be a path of at most 107 bytes, the kernel's limit for sockets")
+        if not path.startswith("/") or len(path.encode()) > _SOCKET_PATH_BYTES:
+            raise ValueError
         return address
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", address)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise ValueError("must be unix:/path, host:port or [ipv6]:port, with a port up to 65535")
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):(\d{1,5})", address)
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise ValueError
+    if match[1] or re.fullmatch(r"[\d.]+", match[2]):
+        ipaddress.ip_address(match[1] or match[2])
     return address
 
 
 class _Table(BaseModel):
+    """A table of settings; the description of each says what is allowed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Listen(_Table):
     """Where clients are listened to, and how they are answered."""
 
-    address: Annotated[str, AfterValidator(_check_address)]
-    contract: Literal["interface", "drunc"] = "interface"
+    address: Annotated[
+        str,
+        AfterValidator(_check_address),
+        Field(
+            description="unix: and an absolute path of at most 107 bytes, or host:port or"
+            " [ipv6]:port with a port from 1 to 65535"
+        ),
+    ]
+    contract: Annotated[
+        Literal["interface", "drunc"], Field(description='"interface" or "drunc"')
+    ] = "interface"
 
 
 class ProcessTable(_Table):
     """How processes run."""
 
-    user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)] = "drunc"
+    user: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            max_length=255,
+            description="the name of an account, in quotes",
+        ),
+    ] = "drunc"
 
 
 class KillTable(_Table):
     """How processes are ended: the signal, and the seconds until SIGKILL."""
 
-    signal: Annotated[str, AfterValidator(_check_signal)] = "SIGQUIT"
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    signal: Annotated[
+        str,
+        AfterValidator(_check_signal),
+        Field(
+            description=f"the name of a signal that ends a process: {', '.join(_SIGNALS)}"
+            " (SIGKILL follows by itself)"
+        ),
+    ] = "SIGQUIT"
+    timeout: Annotated[
+        float, Field(gt=0, le=3600, description="a number of seconds above 0 and at most 3600")
+    ] = 5.0
 
     @property
     def number(self) -> int:
@@ -77,13 +111,23 @@ class KillTable(_Table):
 class StopTable(_Table):
     """How druncd itself stops: the seconds that running calls are given to finish."""
 
-    timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    timeout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=_STOP_SECONDS,
+            description=f"a number of seconds from 0 to {_STOP_SECONDS}",
+        ),
+    ] = 30.0
 
 
 class LogTable(_Table):
     """What druncd says of itself."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Field(description='"debug", "info", "warning" or "error"'),
+    ] = "info"
 
 
 _DEFAULT_LISTEN = (
@@ -96,12 +140,22 @@ _DEFAULT_LISTEN = (
 class Config(_Table):
     """All settings; the defaults are those of a fresh installation."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)] = "druncd"
-    listen: Annotated[tuple[Listen, ...], Field(min_length=1, strict=False)] = _DEFAULT_LISTEN
-    process: ProcessTable = ProcessTable()
-    kill: KillTable = KillTable()
-    stop: StopTable = StopTable()
-    log: LogTable = LogTable()
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\x00-\x1f\x7f]+$",
+            max_length=200,
+            description="a text of 1 to 200 characters, in quotes",
+        ),
+    ] = "druncd"
+    listen: Annotated[
+        tuple[Listen, ...],
+        Field(min_length=1, strict=False, description="one or more tables headed [[listen]]"),
+    ] = _DEFAULT_LISTEN
+    process: Annotated[ProcessTable, Field(description="a table headed [process]")] = ProcessTable()
+    kill: Annotated[KillTable, Field(description="a table headed [kill]")] = KillTable()
+    stop: Annotated[StopTable, Field(description="a table headed [stop]")] = StopTable()
+    log: Annotated[LogTable, Field(description="a table headed [log]")] = LogTable()
 
 
 def load(path: Path | None) -> Config:
@@ -113,20 +167,23 @@ def load(path: Path | None) -> Config:
     Raises:
         ConfigError: it can't be read, or has mistakes; all of them are listed.
     """
+    where = path or DEFAULT_PATH
     try:
-        text = (path or DEFAULT_PATH).read_bytes().decode()
+        # Not a pipe, from which reading would wait.
+        if where.exists() and not where.is_file():
+            raise ConfigError(f"{where}: is not a regular file")
+        text = where.read_bytes().decode()
     except FileNotFoundError:
         if path is None:
             return Config()
-        raise ConfigError(f"{path}: there is no such file") from None
+        raise ConfigError(f"{where}: there is no such file") from None
     except OSError as error:
-        raise ConfigError(f"{path or DEFAULT_PATH}: {error.strerror}") from error
+        raise ConfigError(f"{where}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path or DEFAULT_PATH}: not UTF-8: {error}") from error
+        raise ConfigError(f"{where}: not UTF-8: {error}") from error
     try:
         return parse(text)
     except ConfigError as error:
-        where = path or DEFAULT_PATH
         lines = str(error).splitlines()
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
@@ -137,38 +194,67 @@ def parse(text: str) -> Config:
     Raises:
         ConfigError: it has mistakes; each has its key, its value and what is allowed.
     """
+    mistakes: list[str] = []
     try:
-        config = Config.model_validate(tomllib.loads(text))
+        found = tomllib.loads(text)
+        mistakes += _addresses_given_twice(found)
+        config = Config.model_validate(found)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
     except ValidationError as error:
-        raise ConfigError("\n".join(map(_explain, error.errors()))) from error
-    addresses = [listen.address for listen in config.listen]
-    for address in addresses:
-        if addresses.count(address) > 1:
-            raise ConfigError(f"listen: {address!r} is there twice: each address serves once")
+        mistakes += [_explain(detail) for detail in error.errors() if not _follows(detail)]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
     return config
+
+
+def _addresses_given_twice(found: dict[str, Any]) -> list[str]:
+    tables = found.get("listen")
+    given = [
+        str(table.get("address")).replace("localhost:", "127.0.0.1:")
+        for table in (tables if isinstance(tables, list) else ())
+        if isinstance(table, dict)
+    ]
+    twice = sorted({address for address in given if given.count(address) > 1})
+    return [
+        f"listen: {address!r} is there twice: an address can be listened on once"
+        for address in twice
+    ]
+
+
+def _follows(error: ErrorDetails) -> bool:
+    """Whether an error is only said because of another: no table of listen was right."""
+    return error["type"] == "too_short" and bool(error["input"])
 
 
 def _explain(error: ErrorDetails) -> str:
     key = ""
-    for part in error["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
-    if error["type"] == "extra_forbidden":
-        allowed = _keys_beside(error["loc"])
-        close = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{key} = {error['input']!r}: no such setting; {hint}allowed: {', '.join(allowed)}"
-    if error["type"] == "missing":
-        return f"{key}: is missing, and has no default"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key} = {error['input']!r}: {message}"
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """The settings of the table in which an unknown one was found."""
     table: Any = Config
-    for part in location[:-1]:
-        if isinstance(part, str):
-            table = Listen if part == "listen" else table.model_fields[part].annotation
-    return sorted(table.model_fields)
+    allowed = ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            key += f"[{part}]"
+            table = Listen
+            continue
+        name = part if part.isidentifier() else repr(part)
+        key += f".{name}" if key else name
+        setting = table.model_fields.get(part)
+        if setting is not None:
+            allowed, table = setting.description, setting.annotation
+    if error["type"] == "extra_forbidden":
+        settings = sorted(table.model_fields)
+        close = difflib.get_close_matches(str(error["loc"][-1]), settings, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{key}: no such setting; {hint}allowed: {', '.join(settings)}"
+    if error["type"] == "missing":
+        return f"{key}: is missing: give {allowed}"
+    return f"{key} = {_toml(error['input'])}: must be {allowed}"
+
+
+def _toml(value: Any) -> str:
+    """A value about as it stands in the file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    return repr(value)

@@ -6,13 +6,17 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from druncd.errors import CouldNotStart, NotHere
 from druncd.process import Description, Step
 
 RESOLVE_SECONDS = 2.0
+RESOLVED_HOSTS = 16
+LOOK_SECONDS = 10.0
 # What systemd gives to services, see systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="look")
 # Of bash(1); a step may name one, since steps run in a shell.
 BUILTINS = frozenset(
     ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue"
@@ -40,9 +44,9 @@ async def admit(hosts: Sequence[str], here: str) -> None:
     """
     if not hosts or any(_is_own_name(host, here) or _is_own_address(host) for host in hosts):
         return
-    for host in hosts:
-        if await _resolves_here(host):
-            return
+    resolved = await asyncio.gather(*map(_resolves_here, hosts[:RESOLVED_HOSTS]))
+    if any(resolved):
+        return
     raise NotHere(
         f"the process may run on {', '.join(map(repr, hosts))} only, and this node is {here!r}:"
         " name it in allowed_hosts, or leave allowed_hosts empty"
@@ -93,23 +97,35 @@ async def find_program(description: Description) -> str | None:
         CouldNotStart: the first step can't be run, and the text says why.
     """
     # Off the event loop: a directory can be on a file server that hangs.
-    return await asyncio.to_thread(_find_program, description)
+    looking = asyncio.get_running_loop().run_in_executor(_threads, _find_program, description)
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await looking
+    except TimeoutError:
+        raise CouldNotStart(
+            f"could not start {description}: its program was not found within"
+            f" {LOOK_SECONDS:g} s; is a file server away?"
+        ) from None
 
 
 def _find_program(description: Description) -> str | None:
-    first = description.steps[0]
     directory = description.directory or "/"
     if not os.path.isdir(directory):
         raise CouldNotStart(
             f"could not start {description}: the directory {directory!r} does not exist"
         )
+    step = first = description.steps[0]
     try:
         program = _locate(first, description.environment, directory)
+        for step in description.steps[1:]:
+            # Any other name may be found by what an earlier step sets.
+            if step.program.startswith("/"):
+                _check_executable(step.program)
     except OSError as error:
         raise CouldNotStart(
-            f"could not start {description}: {first.program!r}: {error.strerror}"
+            f"could not start {description}: {step.program!r}: {error.strerror}"
         ) from error
-    if program is not None and len(description.steps) == 1:
+    if len(description.steps) == 1:
         return program
     return None
 

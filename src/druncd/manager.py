@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from weakref import WeakValueDictionary
 
@@ -43,11 +44,14 @@ class Manager:
         units.check(description)
         await host.admit(description.restriction.hosts, self._node.hostname)
         description = dataclasses.replace(
-            description, uuid=units.new_uuid(), hostname=self._node.hostname
+            description,
+            uuid=units.new_uuid(),
+            hostname=self._node.hostname,
+            booted=time.time_ns() // 1000,
         )
         program = await host.find_program(description)
         process = await self._node.start(description, program)
-        log.info("booted %s", description, extra=_fields(description))
+        log.info("booted %s", description, extra=units.log_fields(description))
         return process
 
     async def ps(self, query: Query) -> list[Process]:
@@ -91,7 +95,7 @@ class Manager:
         found = await self._one(query)
         async with self._lock(found.uuid):
             process = await self._node.restart(found.uuid)
-        log.info("restarted %s", process.description, extra=_fields(process.description))
+        log.info("restarted %s", process.description, extra=units.log_fields(process.description))
         return process
 
     async def flush(self, query: Query) -> list[Process]:
@@ -104,7 +108,7 @@ class Manager:
                 if process.status.running:
                     return None
                 await self._node.remove(process.uuid)
-            log.info("flushed %s", process.description, extra=_fields(process.description))
+            log.info("flushed %s", process.description, extra=units.log_fields(process.description))
             return process
 
         dead = [process for process in await self.ps(query) if not process.status.running]
@@ -140,7 +144,9 @@ class Manager:
             async with self._lock(process.uuid):
                 killed = await self._node.stop(process.uuid)
             if process.status.running:
-                log.info("killed %s", process.description, extra=_fields(process.description))
+                log.info(
+                    "killed %s", process.description, extra=units.log_fields(process.description)
+                )
             return killed
 
         return await self._all(kill, processes)
@@ -150,12 +156,9 @@ class Manager:
         if not found:
             raise NotFound(f"no process matches {query}")
         if len(found) > 1:
-            names = [str(process.description) for process in found[:LISTED]]
-            if len(found) > LISTED:
-                names.append(f"{len(found) - LISTED} more")
+            names = _listed([str(process.description) for process in found])
             raise Ambiguous(
-                f"{len(found)} processes match {query}, and this needs exactly one:"
-                f" {'; '.join(names)}"
+                f"{len(found)} processes match {query}, and this needs exactly one: {names}"
             )
         return found[0]
 
@@ -179,7 +182,10 @@ class Manager:
                 raise error
         alive = [error for error in errors if isinstance(error, StillAlive)]
         if alive:
-            raise StillAlive("; ".join(map(str, alive)))
+            raise StillAlive(
+                f"{_listed(list(map(str, alive)))}; systemd goes on trying,"
+                f" {len(processes) - len(alive)} others are dead"
+            )
         if errors:
             raise errors[0]
         return [result for result in results if isinstance(result, Process)]
@@ -188,11 +194,9 @@ class Manager:
         return self._locks.setdefault(uuid, asyncio.Lock())
 
 
-def _fields(description: Description) -> dict[str, str]:
-    """The process, as fields of druncd's own journal entries."""
-    return {
-        "DRUNC_UUID": description.uuid,
-        "DRUNC_NAME": description.name,
-        "DRUNC_SESSION": description.session or "",
-        "DRUNC_USER": description.user,
-    }
+def _listed(texts: list[str]) -> str:
+    """The first few of several texts, and how many more there are."""
+    shown = texts[:LISTED]
+    if len(texts) > LISTED:
+        shown.append(f"and {len(texts) - LISTED} more")
+    return "; ".join(shown)

@@ -34,7 +34,7 @@ class Description:
 
     ``session`` and ``tree_id`` are None where the client did not set them, which
     the wire tells apart from an empty text. ``directory`` is empty for the
-    default one.
+    default one. ``booted`` is in microseconds since the epoch.
     """
 
     uuid: str
@@ -48,6 +48,7 @@ class Description:
     directory: str
     logs_path: str
     restriction: Restriction = Restriction()
+    booted: int = 0
 
     def __str__(self) -> str:
         """The process as messages and logs name it."""

@@ -104,25 +104,31 @@ async def _matching_names(query: Query, names: set[str]) -> set[str]:
         found = names & literal
         patterns -= literal
     if patterns:
-        loop = asyncio.get_running_loop()
-        rest = sorted(names - found)
-        found |= await loop.run_in_executor(_threads, _match, sorted(patterns), rest, whole)
+        if ".*" in patterns:
+            return names
+        # From now, not from when a thread is free: nobody waits longer than that.
+        deadline = time.monotonic() + MATCH_SECONDS
+        found |= await asyncio.get_running_loop().run_in_executor(
+            _threads, _match, sorted(patterns), sorted(names - found), whole, deadline
+        )
     return found
 
 
-def _match(patterns: list[str], names: list[str], whole: bool) -> set[str]:
+def _match(patterns: list[str], names: list[str], whole: bool, deadline: float) -> set[str]:
     """Match with the `regex` module, which can be interrupted and lets go of the GIL."""
-    deadline = time.monotonic() + MATCH_SECONDS
     found: set[str] = set()
     for text in patterns:
+        if time.monotonic() > deadline:
+            raise BadRequest(f"the name patterns take longer than {MATCH_SECONDS:g} s to match")
         if len(text) > PATTERN_LENGTH:
             raise BadRequest(
                 f"a name pattern is {len(text)} characters long, at most {PATTERN_LENGTH} are"
                 f" allowed: {text[:80]!r}…"
             )
         try:
-            pattern = regex.compile(text, regex.VERSION0)
-        except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+            # The module's own cache would keep what hostile clients send.
+            pattern = regex.compile(text, regex.VERSION0, cache_pattern=False)
+        except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
             raise BadRequest(
                 f"the name pattern {text[:200]!r} is not a valid regular expression: {error}"
             ) from error

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import pwd
 import signal
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> int:
         return EX_CONFIG
     if arguments.check:
         print(f"{arguments.config or config.DEFAULT_PATH}: correct")
+        _warn_of_unknown_account(settings.process.user)
         return 0
     _set_up_logging(settings.log.level)
     try:
@@ -68,15 +70,32 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _warn_of_unknown_account(name: str) -> None:
+    """It may still be made, or be on a directory server that is away: no mistake as such."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        print(f"process.user = {name!r}: this node has no such account yet", file=sys.stderr)
+
+
 def _set_up_logging(level: str) -> None:
     handler: logging.Handler
     if _stderr_is_journal():
-        handler = JournalHandler(SYSLOG_IDENTIFIER="druncd")
+        handler = _Journal(SYSLOG_IDENTIFIER="druncd")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _Journal(JournalHandler):  # type: ignore[misc]
+    """Writes the message, not its parts: CODE_ARGS would hold whole environments."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        record.msg, record.args = record.getMessage(), None
+        super().emit(record)
 
 
 def _stderr_is_journal() -> bool:

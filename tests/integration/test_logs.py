@@ -78,6 +78,14 @@ async def test_a_long_line_is_counted_as_one(client: Client) -> None:
     assert len(await client.logs(uuid, 10)) == 3
 
 
+async def test_a_line_beyond_all_bounds_comes_in_parts_and_counts_as_one(client: Client) -> None:
+    uuid = await client.sh("echo before; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo after")
+    await client.dead(uuid)
+    *parts, last = await client.logs(uuid, 2)
+    assert last == "after"
+    assert "".join(parts) == "x" * 3_000_000
+
+
 async def test_only_its_own_lines(client: Client) -> None:
     a, b = await client.sh("echo a"), await client.sh("echo b")
     await client.dead(a, b)

@@ -290,6 +290,7 @@ async def test_a_negative_how_far_is_a_bad_request(client: Client, how_far: int)
         (boot_request(["true"], env={"A": "x\0"}), "NUL"),
         (boot_request(["true"], directory="tmp"), "absolute"),
         (boot_request(["true", "x" * 200_000]), "at most 131071"),
+        (boot_request(["true", *(["x" * 100_000] * 11)]), "unit file"),
     ],
 )
 async def test_a_boot_that_nobody_can_carry_out(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client import ALL, DEAD, RUNNING, TOKEN, Client, boot_request, query, request
+from client import ALL, DEAD, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
 from conftest import processes_of, systemctl, until
 
 from druncschema.process_manager_pb2 import ProcessUUID
@@ -111,6 +111,27 @@ def test_the_state_is_told_to_systemd() -> None:
     assert systemctl("show", "-P", "Type", "druncd") == "notify"
     assert "127.0.0.1:10054" in systemctl("show", "-P", "StatusText", "druncd")
     assert systemctl("show", "-P", "WatchdogTimestampMonotonic", "druncd") != "0"
+
+
+async def test_another_druncd_can_not_take_the_socket(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "druncd.toml"
+    file.write_text('[[listen]]\naddress = "unix:/run/druncd/druncd.sock"\n')
+    status, text = druncd("--config", str(file))
+    assert status == 69
+    assert "another process listens there" in text
+    other = Client(SOCKET)
+    assert await other.ps() == []
+    await other.close()
+
+
+async def test_the_environment_is_not_logged(client: Client) -> None:
+    await client.boot(["sleep", "100"], env={"PASSWORD": "s3cr3t-value"})
+    subprocess.run(["journalctl", "--sync"], check=True)
+    out = subprocess.run(
+        ["journalctl", "-u", "druncd", "-o", "export"], check=True, capture_output=True
+    ).stdout
+    assert b"booted" in out
+    assert b"s3cr3t-value" not in out
 
 
 async def test_the_watchdog_brings_back_a_service_that_hangs(client: Client) -> None:

@@ -1,5 +1,6 @@
 """The configuration: defaults, and mistakes that say what they are."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,25 +38,42 @@ def _is_setting(line: str) -> bool:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nmae = 'x'", ["nmae = 'x'", "did you mean 'name'"]),
+        ("nmae = 'x'", ["nmae: no such setting", "did you mean 'name'"]),
+        ("name = 3", ["name = 3: must be a text", "in quotes"]),
+        ("name = ''", ["name = ''", "1 to 200"]),
+        ('name = "a\\u0000"', ["must be a text"]),
+        ('name = "a\\nb"', ["must be a text"]),
+        ("name = 2020-01-01", ["name = 2020-01-01"]),
+        ("name = x", ["not valid TOML", "line 1"]),
+        ("kill = 5", ["kill = 5: must be a table headed [kill]"]),
         ("[kill]\nsignal = 'QUIT'", ["kill.signal = 'QUIT'", "SIGQUIT"]),
+        ("[kill]\nsignal = 3", ["kill.signal = 3", "SIGQUIT"]),
         ("[kill]\nsignal = 'SIGKILL'", ["kill.signal", "follows by itself"]),
-        ("[kill]\ntimeout = 0", ["kill.timeout = 0", "greater than 0"]),
+        ("[kill]\nsignal = 'SIGWINCH'", ["kill.signal = 'SIGWINCH'"]),
+        ("[kill]\ntimeout = 0", ["kill.timeout = 0", "above 0 and at most 3600"]),
         ("[kill]\ntimeout = '5'", ["kill.timeout = '5'", "number"]),
-        ("[kill]\ntimeout = true", ["kill.timeout = True"]),
-        ("[kill]\ntimeout = nan", ["kill.timeout = nan"]),
+        ("[kill]\ntimeout = true", ["kill.timeout = true"]),
+        ("[kill]\ntimeout = nan", ["kill.timeout = nan", "above 0 and at most 3600"]),
         ("[kill]\nsginal = 'x'", ["kill.sginal", "did you mean 'signal'"]),
-        ("[process]\nuser = ''", ["process.user = ''"]),
-        ("listen = []", ["listen = []", "at least 1"]),
-        ("[[listen]]\ncontract = 'x'", ["listen[0].address: is missing", "'interface' or 'drunc'"]),
+        ("[stop]\ntimeout = 300", ["stop.timeout = 300", "0 to 40"]),
+        ("[process]\nuser = ''", ["process.user = ''", "account"]),
+        ("[process]\nuser = 'no such'", ["process.user = 'no such'", "account"]),
+        ("listen = []", ["listen = []", "one or more tables headed [[listen]]"]),
+        ("[listen]\naddress = 'unix:/x'", ["headed [[listen]]"]),
+        ("[[listen]]\ncontract = 'x'", ["listen[0].address: is missing", '"interface" or "drunc"']),
         ("[[listen]]\naddress = 'unix:x'", ["listen[0].address = 'unix:x'", "absolute path"]),
         ("[[listen]]\naddress = 'host'", ["host:port"]),
-        ("[[listen]]\naddress = 'h:99999'", ["up to 65535"]),
-        ("[[listen]]\naddress = 'h:1'\n[[listen]]\naddress = 'h:1'", ["twice"]),
+        ("[[listen]]\naddress = 'h:99999'", ["1 to 65535"]),
+        ("[[listen]]\naddress = '999.1.1.1:5'", ["host:port"]),
+        ("[[listen]]\naddress = '[1:2]:5'", ["[ipv6]:port"]),
+        ("[[listen]]\naddress = 'h:1'\n[[listen]]\naddress = 'h:1'", ["'h:1' is there twice"]),
+        (
+            "[[listen]]\naddress = 'localhost:1'\n[[listen]]\naddress = '127.0.0.1:1'",
+            ["is there twice"],
+        ),
         ("[[listen]]\naddres = 'h:1'", ["listen[0].addres", "did you mean 'address'"]),
-        ("[log]\nlevel = 'loud'", ["log.level = 'loud'", "'debug', 'info', 'warning' or 'error'"]),
-        ("kill = 5", ["kill = 5"]),
-        ("name = x", ["not valid TOML", "line 1"]),
+        ("[log]\nlevel = 'loud'", ["log.level = 'loud'", '"debug", "info"']),
+        ('"a\\nb" = 1', [r"'a\nb': no such setting"]),
     ],
 )
 def test_a_mistake_is_named(text: str, words: list[str]) -> None:
@@ -71,9 +89,23 @@ def test_every_mistake_is_reported() -> None:
     assert len(str(caught.value).splitlines()) == 4
 
 
+def test_one_wrong_listener_is_one_mistake() -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse("[[listen]]\naddress = 'x'")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_missing_file_is_an_error_if_it_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError, match="no such file"):
         config.load(tmp_path / "x.toml")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (tmp_path, pipe):
+        with pytest.raises(config.ConfigError, match="not a regular file"):
+            config.load(path)
 
 
 def test_mistakes_name_the_file(tmp_path: Path) -> None:

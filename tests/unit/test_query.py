@@ -48,7 +48,9 @@ async def test_both_rules(selectors: dict[str, object], narrow: str, unite: str)
     assert await found(Rule.UNITE, **selectors) == unite
 
 
-@pytest.mark.parametrize("pattern", ["[", "(?P<n", "a" * 8_193 + "+", "(" * 3_000 + ")" * 3_000])
+@pytest.mark.parametrize(
+    "pattern", ["[", "(?P<n", "(?V1)a", "a" * 8_193 + "+", "(" * 3_000 + ")" * 3_000]
+)
 async def test_a_pattern_that_is_none(pattern: str) -> None:
     with pytest.raises(BadRequest):
         await found(Rule.NARROW, names=(pattern,))
@@ -59,4 +61,4 @@ async def test_a_pattern_that_takes_for_ever() -> None:
     began = time.monotonic()
     with pytest.raises(BadRequest, match="takes longer"):
         await select(hostile, [process("u", "a" * 60 + "!")])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3

@@ -61,8 +61,8 @@ def plain(**changes: Any) -> Description:
 
 def written(description: Description, program: str | None) -> dict[str, Any]:
     found = units.properties(description, program, SETTINGS)
-    assert len({name for name, _ in found}) == len(found)
-    return {name: variant.value for name, variant in found}
+    assert len({name for name, _, _ in found}) == len(found)
+    return {name: value for name, _, value in found}
 
 
 @given(descriptions, st.booleans())
@@ -78,8 +78,9 @@ def test_nothing_is_written_that_a_reload_would_damage(description: Description)
     (command,) = properties["ExecStart"]
     assert not any("$" in word or ";" in word for word in command[1])
     assert not any(b" " in field or b"\n" in field for field in properties["LogExtraFields"])
-    for name in ("Description", "SyslogIdentifier"):
-        assert not set(properties.get(name, "")) & {"\n", "\r"}
+    for name in ("Description", "SyslogIdentifier", "WorkingDirectory"):
+        assert not set(properties.get(name, "")) & {"\n", "\r", "\\"}
+    assert not set(properties.get("WorkingDirectory", "")) & set(" \t%$\"'")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the launcher is a bash script")
@@ -187,6 +188,11 @@ def test_units_of_others_are_none_of_ours(unit: str, changes: dict[str, Any]) ->
         ({"environment": {"": "x"}}, "must not be empty"),
         ({"environment": {"A": "x" * 131_070}}, "at most 131071"),
         ({"directory": "x"}, "relative"),
+        ({"steps": (Step("true", ("x" * 100_000,) * 11),)}, "unit file"),
+        ({"steps": (Step("true", ("ä" * 50_000,) * 3),)}, "unit file"),
+        ({"environment": {f"V{n}": "x" * 100_000 for n in range(11)}}, "unit file"),
+        ({"logs_path": "x" * 1_100_000}, "unit file"),
+        ({"steps": (Step("echo", ("$" * 60_000,)),)}, "at most 131071"),
         ({"restriction": Restriction(hosts=("a\0",))}, "allowed_hosts"),
     ],
 )

@@ -39,6 +39,7 @@ from druncschema.request_response_pb2 import (
 )
 from druncschema.token_pb2 import Token
 
+ERROR_BYTES = 4_000
 STAND_IN_TREE_ID = "0.0.0"
 
 
@@ -177,8 +178,8 @@ class Interface(Contract):
         """Raise it as a gRPC status."""
         for kind, code in self._CODES:
             if isinstance(error, kind):
-                raise Refusal(code, str(error)) from error
-        raise Refusal(grpc.StatusCode.INTERNAL, f"unexpected: {error!r}") from error
+                raise Refusal(code, _short(str(error))) from error
+        raise Refusal(grpc.StatusCode.INTERNAL, _short(f"unexpected: {error!r}")) from error
 
 
 class Drunc(Contract):
@@ -215,7 +216,7 @@ class Drunc(Contract):
             flag = DRUNC_EXCEPTION_THROWN
         else:
             flag = UNHANDLED_EXCEPTION_THROWN
-        return replies.answer(PlainText(text=str(error) or repr(error)), flag)
+        return replies.answer(PlainText(text=_short(str(error) or repr(error))), flag)
 
     @staticmethod
     def _with_tree_id(process: Process) -> ProcessInstance:
@@ -225,6 +226,14 @@ class Drunc(Contract):
         if not metadata.tree_id:
             metadata.tree_id = STAND_IN_TREE_ID
         return found
+
+
+def _short(text: str) -> str:
+    """An error's text, cut to what a gRPC status can carry: 16 KiB, percent-encoded."""
+    data = text.encode(errors="replace")
+    if len(data) <= ERROR_BYTES:
+        return text
+    return data[:ERROR_BYTES].decode(errors="ignore") + "…"
 
 
 CONTRACTS: dict[str, Contract] = {"interface": Interface(), "drunc": Drunc()}

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os.path
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -45,6 +47,7 @@ def make_server(address: str, contract: Contract, manager: Manager, name: str) -
     Raises:
         OSError: the address can't be bound.
     """
+    _check_free(address)
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", REQUEST_BYTES),
@@ -64,6 +67,30 @@ def make_server(address: str, contract: Contract, manager: Manager, name: str) -
     if bound == 0:
         raise OSError(f"can't listen on {address}")
     return server
+
+
+def _check_free(address: str) -> None:
+    """Refuse an address that can't be had, with a reason, which gRPC does not give.
+
+    gRPC would also take a Unix socket from another druncd that listens on it.
+    """
+    kind, _, path = address.partition(":")
+    if kind == "unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise OSError(f"can't listen on {address}: another process listens there")
+        if not os.path.isdir(os.path.dirname(path)):
+            raise OSError(f"can't listen on {address}: its directory does not exist")
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        for family, kind_of, protocol, _, at in found:
+            with socket.socket(family, kind_of, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(at)
+    except OSError as error:
+        raise OSError(f"can't listen on {address}: {error.strerror}") from error
 
 
 class _Servicer:
@@ -108,11 +135,12 @@ class _Servicer:
         self, command: str, replies: Replies, error: Exception, context: Context
     ) -> Response:
         user = replies.token.user_name if replies.token else ""
+        asked = f" asked by {user!r}" if user else ""
         fields = {"DRUNC_COMMAND": command, "DRUNC_USER": user}
         if isinstance(error, DruncdError):
-            log.info("%s of %r failed: %s", command, user, error, extra=fields)
+            log.info("%s%s failed: %s", command, asked, error, extra=fields)
         else:
-            log.error("%s of %r failed", command, user, exc_info=error, extra=fields)
+            log.error("%s%s failed", command, asked, exc_info=error, extra=fields)
         try:
             return self._contract.error(replies, error)
         except Refusal as refusal:

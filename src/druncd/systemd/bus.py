@@ -6,12 +6,13 @@ The only module that imports the D-Bus library.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, MessageType
 from dbus_next.message import Message
+from dbus_next.signature import Variant
 
 from druncd.errors import SystemdError, Unavailable
 
@@ -30,6 +31,12 @@ CALLS_IN_FLIGHT = 64
 CALL_TIMEOUT = 30.0
 RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
+# What the bus answers in the place of a systemd that is executing itself anew.
+GONE = frozenset(
+    f"org.freedesktop.DBus.Error.{name}"
+    for name in ("NoReply", "Disconnected", "ServiceUnknown", "NameHasNoOwner", "Timeout")
+)
+
 MATCHES = (
     f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{MANAGER_PATH}'",
     f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',"
@@ -43,15 +50,19 @@ MATCHES = (
 SignalHandler = Callable[[str, str, list[Any]], None]
 
 
+def variants(properties: Iterable[tuple[str, str, Any]]) -> list[list[Any]]:
+    """Properties, each with its D-Bus type, as the a(sv) that systemd takes."""
+    return [[name, Variant(signature, value)] for name, signature, value in properties]
+
+
 class Bus:
     """A connection to systemd that comes back by itself.
 
     Args:
         on_signal: called with member, object path and body of each signal of
             systemd, in the order in which systemd sent them, replies included.
-        on_connected: awaited after each connection, and after systemd itself
-            has taken its name again, before other callers may use it.
-        on_lost: called when the connection is lost.
+        on_connected: awaited after each connection, before other callers may use it.
+        on_lost: called when the connection is lost, or systemd leaves the bus.
     """
 
     def __init__(
@@ -69,7 +80,6 @@ class Bus:
         self._sending = asyncio.Lock()
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._reload: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -87,11 +97,10 @@ class Bus:
 
     async def close(self) -> None:
         """Disconnect for good."""
-        for task in (self._keeper, self._reload):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
         self._lose()
 
     async def wait_ready(self, timeout: float) -> None:
@@ -130,10 +139,17 @@ class Bus:
             signature=signature,
             body=list(body),
         )
-        async with self._in_flight:
-            reply = await self._exchange(message)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT), self._in_flight:
+                reply = await self._exchange(message)
+        except TimeoutError:
+            raise Unavailable(
+                f"systemd did not answer {member} within {CALL_TIMEOUT:g} s"
+            ) from None
         if reply.message_type is MessageType.ERROR:
             text = reply.body[0] if reply.body else member
+            if reply.error_name in GONE:
+                raise Unavailable(f"systemd can't be reached, try again: {text}")
             raise SystemdError(reply.error_name, text)
         match reply.body:
             case []:
@@ -156,20 +172,15 @@ class Bus:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._replies[message.serial] = reply
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                # dbus-next writes its queue until the socket is full and takes
-                # that for a broken connection; with one message in the queue at a
-                # time, it only ever writes to a socket that has room.
-                async with self._sending:
-                    sent = bus.send(message)
-                    await asyncio.wait((sent, reply), return_when=asyncio.FIRST_COMPLETED)
-                    if not sent.cancel():
-                        sent.exception()
-                return await reply
-        except TimeoutError:
-            raise Unavailable(
-                f"systemd did not answer {message.member} within {CALL_TIMEOUT:g} s"
-            ) from None
+            # dbus-next writes its queue until the socket is full and takes that for a
+            # broken connection; with one message in the queue at a time, it only ever
+            # writes to a socket that has room.
+            async with self._sending:
+                sent = bus.send(message)
+                await asyncio.wait((sent, reply), return_when=asyncio.FIRST_COMPLETED)
+                if not sent.cancel():
+                    sent.exception()
+            return await reply
         finally:
             self._replies.pop(message.serial, None)
 
@@ -191,19 +202,12 @@ class Bus:
                     interface="org.freedesktop.DBus",
                     destination="org.freedesktop.DBus",
                 )
-            await self._subscribe()
+            await self.call("Subscribe")
+            await self._on_connected()
         except Exception:
             self._lose()
             raise
         self._ready.set()
-
-    async def _subscribe(self) -> None:
-        try:
-            await self.call("Subscribe")
-        except SystemdError as error:
-            if error.name != "org.freedesktop.systemd1.AlreadySubscribed":
-                raise
-        await self._on_connected()
 
     async def _keep(self) -> None:
         """Wait for the connection to break, and make it again, for ever."""
@@ -260,15 +264,6 @@ class Bus:
         name, _, owner = body
         if name != SYSTEMD:
             return
-        if not owner:
-            self._ready.clear()
-        elif self._reload is None or self._reload.done():
-            self._reload = asyncio.create_task(self._resubscribe(), name="resubscribe")
-
-    async def _resubscribe(self) -> None:
-        try:
-            await self._subscribe()
-            self._ready.set()
-        except Exception as error:
-            log.warning("systemd came back but could not be read: %s", error)
-            self._lose()
+        # Its subscriptions went with it; the keeper makes all of it anew.
+        log.info("systemd %s the bus", "came to" if owner else "left")
+        self._lose()

@@ -7,6 +7,7 @@ done in threads, a bounded piece at a time, and only when a piece is asked for.
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,7 +52,8 @@ async def synchronize() -> None:
 async def lines(unit: str, count: int) -> AsyncGenerator[list[str], None]:
     """The last `count` lines that the processes of a unit printed, oldest first, in pieces.
 
-    A line that journald split for its length is whole again, up to `LINE_BYTES`.
+    A line that journald split for its length is whole again; one of more than
+    `LINE_BYTES` comes in several parts, and counts as one.
     What is not UTF-8 is replaced by U+FFFD.
     """
     await synchronize()
@@ -103,6 +105,9 @@ class _Reading:
 
     def __init__(self, unit: str, count: int) -> None:
         self._left = count
+        # A reader must not be closed while a thread is still reading from it, as it
+        # may when the call that asked for a piece was cancelled.
+        self._lock = threading.Lock()
         self._reader = _printed(unit)
         # Reading one more field of every entry costs a quarter of the speed, so
         # it is first asked whether any line was split at all.
@@ -138,29 +143,39 @@ class _Reading:
 
     def piece(self) -> list[str]:
         """The next lines, at most `PIECE_LINES` or about `PIECE_BYTES`; none at the end."""
+        with self._lock:
+            return self._piece()
+
+    def _piece(self) -> list[str]:
         found: list[str] = []
         size = 0
         get, advance = self._reader._get, self._reader._next
         while self._more and self._left and len(found) < PIECE_LINES and size < PIECE_BYTES:
-            message = get("MESSAGE")
+            message, ended = get("MESSAGE"), True
             if self._split:
-                message = self._rest_of_line(message)
+                message, ended = self._rest_of_line(message)
             found.append(message.decode(errors="replace"))
             size += len(message)
-            self._left -= 1
+            self._left -= ended
             self._more = advance()
         return found
 
-    def _rest_of_line(self, begin: bytes) -> bytes:
+    def _rest_of_line(self, begin: bytes) -> tuple[bytes, bool]:
+        """The line that begins here, at most `LINE_BYTES` of it, and whether that is all."""
         parts, size = [begin], len(begin)
-        while self._continues() and size < LINE_BYTES and self._reader._next():
+        while self._continues():
+            if size >= LINE_BYTES or not self._reader._next():
+                return b"".join(parts), False
             part = self._reader._get("MESSAGE")
             parts.append(part)
             size += len(part)
-        return b"".join(parts)
+        return b"".join(parts), True
 
     def close(self) -> None:
-        self._reader.close()
+        """Give the journal's files back; no piece can be had afterwards."""
+        with self._lock:
+            self._more = False
+            self._reader.close()
 
 
 def _printed(unit: str) -> "_reader._Reader":

@@ -10,19 +10,27 @@ of processes.
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
-from druncd.errors import CouldNotStart, NotFound, StillAlive, SystemdError, Unavailable
+from druncd.errors import (
+    CouldNotStart,
+    DruncdError,
+    NotFound,
+    StillAlive,
+    SystemdError,
+    Unavailable,
+)
 from druncd.process import Description, Process
 from druncd.systemd import journal, units
-from druncd.systemd.bus import PROPERTIES, SERVICE, SYSTEMD, UNIT, Bus
+from druncd.systemd.bus import PROPERTIES, SERVICE, SYSTEMD, UNIT, Bus, variants
 
 log = logging.getLogger(__name__)
 
+# In the place of a job's path: that it may be over.
+CHECK = ""
 UNIT_PATHS = units.unit_path(units.PREFIX)
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 # For how long a request waits for systemd to come back before it is refused.
@@ -32,6 +40,7 @@ COLLECT_TIMEOUT = 10.0
 # A start job waits for execve only, but a busy PID 1 can take its time.
 START_TIMEOUT = 90.0
 PRINTED_LINES = 10
+PRINTED_LENGTH = 120
 
 EXEC = 203
 # Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
@@ -49,14 +58,20 @@ STEPS = {
 }
 
 
+class JobTimeoutError(Unavailable):
+    """A job of systemd has not ended in the time that it may take."""
+
+
 @dataclass(slots=True)
 class _Unit:
-    """What the view holds of one of our units."""
+    """What the view holds of one of our units.
+
+    ``exists`` says whether systemd has it for certain, ``visible`` whether clients
+    are shown it, which they are not before its boot has succeeded.
+    """
 
     description: Description
     slice: str
-    # Microseconds of the monotonic clock; what ps is ordered by.
-    started: int
     state: dict[str, Any] = field(
         default_factory=lambda: {
             "ActiveState": "activating",
@@ -66,6 +81,7 @@ class _Unit:
         }
     )
     visible: bool = True
+    exists: bool = True
     removed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def update(self, properties: dict[str, Any]) -> None:
@@ -88,7 +104,7 @@ class Node:
     def __init__(self, hostname: str, settings: units.Settings) -> None:
         self.hostname = hostname
         self._settings = settings
-        self._bus = Bus(self._signal, self._read_all, self._lost)
+        self._bus = Bus(self._signal, self._read_afresh, self._doubt)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change, to tell whether it did while it
@@ -98,7 +114,14 @@ class Node:
         self._clearing: dict[str, asyncio.Task[None]] = {}
         # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
         self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
-        self._settled = asyncio.Event()
+        # Whether the signals of units coming and going can be believed. They can't
+        # from the begin of a daemon-reload, or the loss of the bus, until all has
+        # been read anew.
+        self._settled = False
+        self._doubts = 0
+        self._readings = 0
+        self._last_reading = 0
+        self._read = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fence: asyncio.Task[None] | None = None
         self._next_fence: asyncio.Task[None] | None = None
@@ -118,7 +141,7 @@ class Node:
         await self._bus.close()
 
     async def processes(self) -> list[Process]:
-        """All processes, those that started first coming first, as of now.
+        """All processes, those booted first coming first, as of now.
 
         Raises:
             Unavailable: systemd can't be reached.
@@ -144,8 +167,7 @@ class Node:
 
         Raises:
             CouldNotStart: the program did not start; nothing is left of it.
-            SystemdError: systemd refused the unit.
-            Unavailable: systemd can't be reached.
+                Unavailable: systemd can't be reached.
         """
         await self._bus.wait_ready(PATIENCE)
         uuid = description.uuid
@@ -153,12 +175,10 @@ class Node:
         where = units.slice_name(description.session)
         while clearing := self._clearing.get(where):
             await asyncio.wait((clearing,))
-        unit = _Unit(description, where, time.monotonic_ns() // 1000, visible=False)
+        unit = _Unit(description, where, visible=False, exists=False)
         self._add(unit)
         try:
-            properties = [
-                list(pair) for pair in units.properties(description, program, self._settings)
-            ]
+            properties = units.properties(description, program, self._settings)
             result = await self._job(
                 name,
                 START_TIMEOUT,
@@ -166,18 +186,20 @@ class Node:
                 "ssa(sv)a(sa(sv))",
                 name,
                 "fail",
-                properties,
+                variants(properties),
                 [],
             )
-        except BaseException:
-            self._drop(uuid)
-            self._background(self._forget(name))
-            raise
-        if result != "done":
-            reason = await self._why_not_started(unit, result)
-            if reason is not None:
+            if result != "done" and (reason := await self._why_not_started(unit, result)):
                 await self.remove(uuid)
                 raise CouldNotStart(reason)
+        except BaseException as error:
+            # The client may be gone, or the answer lost: what was started is not
+            # to stay behind without anybody knowing of it.
+            if uuid in self._units:
+                self._background(self._forget(uuid))
+            if isinstance(error, SystemdError):
+                raise CouldNotStart(f"could not start {description}: systemd: {error}") from error
+            raise
         unit.visible = True
         return unit.process()
 
@@ -197,10 +219,9 @@ class Node:
             limit = 3 * self._settings.kill_timeout + 10
             try:
                 await self._job(name, limit, "StopUnit", "ss", name, "replace")
-            except TimeoutError:
+            except JobTimeoutError:
                 raise StillAlive(
-                    f"{self._unit(uuid).description} is still alive {limit:g} s after it was"
-                    " told to stop; systemd goes on trying"
+                    f"{self._unit(uuid).description} has not ended within {limit:g} s"
                 ) from None
         return self._unit(uuid).process()
 
@@ -261,7 +282,7 @@ class Node:
         """Make a call that queues a job, and return the job's result.
 
         Raises:
-            TimeoutError: the job has not ended after `limit` seconds.
+            JobTimeoutError: the job has not ended after `limit` seconds.
             NotFound: systemd does not know the unit.
         """
         ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
@@ -270,13 +291,19 @@ class Node:
         try:
             await self._bus.wait_ready(PATIENCE)
             job = await self._bus.call(member, signature, *body)
+            if (unit := self._units.get(units.uuid_of(name) or "")) is not None:
+                unit.exists = True
             async with asyncio.timeout(limit):
                 while True:
                     path, result = await ended.get()
-                    if path == job:
+                    if path == CHECK:
+                        result = await self._result_without_signal(name)
+                    if result and path in (job, CHECK):
                         return result
-                    if not path:
-                        raise Unavailable("the connection to systemd was lost; try again")
+        except TimeoutError:
+            raise JobTimeoutError(
+                f"systemd has not finished {member} of {name} after {limit:g} s"
+            ) from None
         except SystemdError as error:
             if error.name == NO_SUCH_UNIT:
                 self._drop(units.uuid_of(name) or "")
@@ -286,6 +313,13 @@ class Node:
             self._jobs[name].remove(ended)
             if not self._jobs[name]:
                 del self._jobs[name]
+
+    async def _result_without_signal(self, name: str) -> str:
+        """The result of a unit's job that may have ended unheard; empty if it has not ended."""
+        properties = await self._bus.get_all(units.unit_path(name), UNIT)
+        if properties["Job"][0]:
+            return ""
+        return "done" if properties["ActiveState"] == "active" else "failed"
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
         """Why a start job did not succeed; None if the program did run.
@@ -319,7 +353,7 @@ class Node:
         if code:
             reason += f" (exit status {status})"
         if printed := await journal.last_lines(name, PRINTED_LINES):
-            reason += "; it printed:\n" + "\n".join(printed)
+            reason += "; it printed:\n" + "\n".join(line[:PRINTED_LENGTH] for line in printed)
         return reason
 
     async def _spawn_failure(self, name: str) -> tuple[bool, str | None]:
@@ -346,15 +380,19 @@ class Node:
         found = await self._bus.call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
         return found.value
 
-    async def _forget(self, name: str) -> None:
-        """Remove a unit whose start was given up, if it is there."""
-        try:
-            await self._bus.wait_ready(PATIENCE)
-            await self._bus.call("StopUnit", "ss", name, "replace")
-            await self._bus.call("ResetFailedUnit", "s", name)
-        except (SystemdError, Unavailable) as error:
-            if getattr(error, "name", "") != NO_SUCH_UNIT:
-                log.warning("could not remove %s, whose start was given up: %s", name, error)
+    async def _forget(self, uuid: str) -> None:
+        """Remove a unit whose start was given up, if it is there, when systemd can be reached."""
+        while True:
+            try:
+                await self.remove(uuid)
+                return
+            except NotFound:
+                return
+            except Unavailable:
+                await asyncio.sleep(1)
+            except DruncdError as error:
+                log.warning("a start of %s that was given up is still there: %s", uuid, error)
+                return
 
     def _clear_slice(self, name: str) -> None:
         """Stop a session's slice after its last process; systemd would keep it for ever."""
@@ -365,7 +403,7 @@ class Node:
             try:
                 if not await self._get(units.unit_path(name), UNIT, "SliceOf"):
                     await self._job(name, COLLECT_TIMEOUT, "StopUnit", "ss", name, "replace")
-            except (SystemdError, NotFound, Unavailable, TimeoutError) as error:
+            except DruncdError as error:
                 log.info("the empty slice %s stays: %s", name, error)
             finally:
                 del self._clearing[name]
@@ -380,10 +418,12 @@ class Node:
         await self._bus.wait_ready(PATIENCE)
         if self._next_fence is None:
             self._next_fence = asyncio.create_task(self._run_fence(self._fence))
+        readings = self._readings
         await asyncio.shield(self._next_fence)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._settled.wait()
+            # Where one reload follows another, what was read since will do.
+            async with asyncio.timeout(PATIENCE), self._read:
+                await self._read.wait_for(lambda: self._settled or self._last_reading > readings)
         except TimeoutError:
             raise Unavailable("systemd is still being read; try again") from None
 
@@ -424,55 +464,89 @@ class Node:
                     ended.put_nowait((job, result))
             case "UnitNew":
                 uuid = units.uuid_of(body[0])
-                if uuid is not None and uuid not in self._units and self._settled.is_set():
+                if uuid is not None and uuid not in self._units and self._settled:
                     self._background(self._read_new(body[0]))
             case "UnitRemoved":
                 # A daemon-reload removes all units, and brings them back.
-                self._heard.pop(body[1], None)
+                self._heard[body[1]] += 1
                 uuid = units.uuid_of(body[0])
-                if uuid is not None and self._settled.is_set():
+                if uuid is not None and self._settled:
                     self._drop(uuid)
             case "Reloading":
-                self._settled.clear()
+                self._doubt()
                 if not body[0]:
-                    self._background(self._read_all())
+                    self._background(self._read_again())
 
-    def _lost(self) -> None:
-        self._settled.clear()
-        for waiting in self._jobs.values():
-            for ended in waiting:
-                ended.put_nowait(("", "lost"))
+    def _doubt(self) -> None:
+        self._doubts += 1
+        self._settled = False
 
     def _background(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
 
-    async def _read_all(self) -> None:
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # What the bus can't answer now is read when it is back.
+        level = logging.DEBUG if isinstance(error, Unavailable) else logging.ERROR
+        log.log(level, "work in the background failed", exc_info=error)
+
+    async def _read_again(self) -> None:
+        """Read all after a reload, until that succeeds; the bus does so when it reconnects."""
+        while self._bus.ready and not self._settled:
+            try:
+                await self._read_all()
+                return
+            except SystemdError as error:
+                log.warning("could not read all units after a reload: %s", error)
+                await asyncio.sleep(1)
+
+    async def _read_afresh(self) -> None:
+        """Read all, the dead too, which may have lived again while nobody listened."""
+        await self._read_all(afresh=True)
+
+    async def _read_all(self, *, afresh: bool = False) -> None:
         """Bring the view in line with what systemd lists."""
+        doubts = self._doubts
+        self._readings += 1
+        reading = self._readings
         known = set(self._units)
         heard = self._heard.copy()
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [units.PATTERN])
         found = set()
         for name, _, loaded, active, sub, _, path, *_ in listed:
             uuid = units.uuid_of(name)
-            if uuid is None or loaded != "loaded":
+            if uuid is None or loaded == "not-found":
                 continue
             found.add(uuid)
             unit = self._units.get(uuid)
             if unit is None or (
                 self._heard[path] == heard[path]
-                and (active, sub) != (unit.state["ActiveState"], unit.state["SubState"])
+                and (
+                    (active, sub) != (unit.state["ActiveState"], unit.state["SubState"])
+                    or (afresh and sub != "running")
+                )
             ):
                 await self._read_unit(name)
         for uuid in known - found:
             unit = self._units.get(uuid)
-            if unit is not None and unit.visible:
+            if unit is not None and unit.exists:
                 self._drop(uuid)
         if found - known:
-            in_order = sorted(self._units.items(), key=lambda item: item[1].started)
+            in_order = sorted(self._units.items(), key=lambda item: item[1].description.booted)
             self._units = dict(in_order)
-        self._settled.set()
+        self._settled = doubts == self._doubts
+        # A job may have ended while nobody listened, or during a reload, after which
+        # its signal does not always come.
+        for waiting in self._jobs.values():
+            for ended in waiting:
+                ended.put_nowait((CHECK, ""))
+        async with self._read:
+            self._last_reading = max(self._last_reading, reading)
+            self._read.notify_all()
 
     async def _read_new(self, name: str) -> None:
         """Read a unit that somebody else made.
@@ -502,6 +576,6 @@ class Node:
             description = units.read_description(name, service, self.hostname)
             if description is None or states["LoadState"] != "loaded":
                 return
-            unit = _Unit(description, service["Slice"], states["InactiveExitTimestampMonotonic"])
+            unit = _Unit(description, service["Slice"])
             self._add(unit)
         unit.update(service | states)

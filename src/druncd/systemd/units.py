@@ -13,20 +13,21 @@ What a reload damages decides the form (measured on systemd 252 and 257):
   hold a cleaned copy for human eyes;
 * Environment is exact, but takes only names that a shell would take; others
   travel through the launcher;
-* WorkingDirectory loses a trailing slash, so a path that is not in its simplest
-  form is kept in a field of its own.
+* WorkingDirectory stands in the file as it is, line breaks included, and loses a
+  trailing slash, so only a plain path goes there; the launcher enters any other.
+
+A line of that file may be 1 MiB long, or the unit can't be read again; `check` sees
+to that.
 """
 
 import hashlib
 import os.path
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
-
-from dbus_next.signature import Variant
 
 from druncd.errors import BadRequest
 from druncd.process import Description, Restriction, Status, Step
@@ -44,14 +45,18 @@ NEVER_STARTED = 255
 
 # MAX_ARG_STRLEN, see execve(2): one argument or environment string with its NUL.
 STRING_LIMIT = 128 * 1024
+# Somewhat below LONG_LINE_MAX, of 1 MiB, in systemd's reading of unit files.
+LINE_LIMIT = 1_000_000
 
 _UNIT = re.compile(r"drunc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.service")
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@:,=~-]*")
-_PLAIN_IDENTIFIER = re.compile(r"[\w.:@/+-]{1,64}", re.ASCII)
 _FIELD_UNSAFE = re.compile(r"[%\x00-\x20\x7f]")
 _WORD_UNSAFE = re.compile(r"[%$;\x00-\x1f\x7f]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# What systemd may write as an escape of up to 4 bytes for each of its bytes.
+_FILE_ESCAPED = re.compile(rb"[^ !#$&(-@A-Z^-~\[\]]")
+# A backslash at the end of a line would join the next one to it.
+_DISPLAY_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,22 @@ def check(description: Description) -> None:
         raise BadRequest(
             f"process_execution_directory {directory!r} is relative: give an absolute path"
         )
+    program, words, _ = _command(description, description.steps[0].program)
+    for word in words:
+        _check_length(word, "a word of executable_and_arguments or a variable, encoded,")
+    _check_line((program, *words), "executable_and_arguments")
+    _check_line(_ordinary_variables(description), "env")
+    for field in _fields(description):
+        _check_line((field.decode(),), "metadata, process_logs_path or allowed_hosts")
+
+
+def _check_line(texts: Iterable[str], where: str) -> None:
+    length = sum(len(_FILE_ESCAPED.sub(b"....", text.encode())) + 3 for text in texts)
+    if length > LINE_LIMIT:
+        raise BadRequest(
+            f"{where} takes {length} bytes in systemd's unit file, where characters that are"
+            f" not plain ASCII take up to 4 each byte: at most {LINE_LIMIT} are possible"
+        )
 
 
 def _check_length(text: str, where: str) -> None:
@@ -173,8 +194,8 @@ def _texts(description: Description) -> Iterator[tuple[str, str]]:
 
 def properties(
     description: Description, program: str | None, settings: Settings
-) -> list[tuple[str, Variant]]:
-    """The properties of the transient service that runs a process.
+) -> list[tuple[str, str, Any]]:
+    """The properties of the transient service that runs a process: name, type, value.
 
     Args:
         description: a process that `check` let pass.
@@ -182,47 +203,43 @@ def properties(
             shell has to run the steps.
         settings: the configuration's part.
     """
-    name = _CONTROL.sub(" ", description.name)[:200]
-    session = _CONTROL.sub(" ", description.session or "")[:200]
+    # These are for human eyes, and stand in the unit file as they are.
+    name = _DISPLAY_UNSAFE.sub("?", description.name)[:80]
+    session = _DISPLAY_UNSAFE.sub("?", description.session or "")[:80]
     # The order of systemd.unit(5), systemd.service(5), systemd.kill(5) and
     # systemd.exec(5), which explain each of them.
-    found = [
-        ("Description", Variant("s", f"{name} (session {session})" if session else name)),
+    found: list[tuple[str, str, Any]] = [
+        ("Description", "s", f"{name} (session {session})" if session else name),
         # A process that was restarted often is not one that systemd should refuse.
-        ("StartLimitIntervalUSec", Variant("t", 0)),
-        ("Slice", Variant("s", slice_name(description.session))),
+        ("StartLimitIntervalUSec", "t", 0),
+        ("Slice", "s", slice_name(description.session)),
         # The start job ends when the program has replaced systemd's own child.
-        ("Type", Variant("s", "exec")),
-        ("ExecStart", Variant("a(sasb)", [_command(description, program)])),
+        ("Type", "s", "exec"),
+        ("ExecStart", "a(sasb)", [_command(description, program)]),
         # Keeps a unit that ended, however it ended or was stopped, with its exit
         # status: a clean exit stays active (exited), and a failing ExecStopPost
         # turns every stop into a failure, which systemd keeps until it is reset.
-        ("RemainAfterExit", Variant("b", True)),
-        ("ExecStopPost", Variant("a(sasb)", [["/bin/false", ["/bin/false"], False]])),
-        ("KillSignal", Variant("i", settings.kill_signal)),
-        ("TimeoutStopUSec", Variant("t", round(settings.kill_timeout * 1e6))),
-        ("User", Variant("s", settings.user)),
+        ("RemainAfterExit", "b", True),
+        ("ExecStopPost", "a(sasb)", [["/bin/false", ["/bin/false"], False]]),
+        ("KillSignal", "i", settings.kill_signal),
+        ("TimeoutStopUSec", "t", round(settings.kill_timeout * 1e6)),
+        ("User", "s", settings.user),
         # Ignored for services by default, which breaks pipelines in scripts.
-        ("IgnoreSIGPIPE", Variant("b", False)),
-        ("LogExtraFields", Variant("aay", list(_fields(description)))),
+        ("IgnoreSIGPIPE", "b", False),
+        ("LogExtraFields", "aay", list(_fields(description))),
         # A burst of 0 does not switch the limit off on systemd 252; this one
         # can't be reached.
-        ("LogRateLimitIntervalUSec", Variant("t", 30_000_000)),
-        ("LogRateLimitBurst", Variant("u", 1_000_000_000)),
+        ("LogRateLimitIntervalUSec", "t", 30_000_000),
+        ("LogRateLimitBurst", "u", 1_000_000_000),
         # Lines that begin with <3> are the process's own business.
-        ("SyslogLevelPrefix", Variant("b", False)),
+        ("SyslogLevelPrefix", "b", False),
     ]
-    if description.directory:
-        found.append(("WorkingDirectory", Variant("s", _simplest(description.directory))))
-    if _PLAIN_IDENTIFIER.fullmatch(description.name):
-        found.append(("SyslogIdentifier", Variant("s", description.name)))
-    environment = [
-        f"{name}={value}"
-        for name, value in description.environment.items()
-        if _SHELL_NAME.fullmatch(name)
-    ]
-    if environment:
-        found.append(("Environment", Variant("as", environment)))
+    if description.directory and _is_plain(description.directory):
+        found.append(("WorkingDirectory", "s", description.directory))
+    if name:
+        found.append(("SyslogIdentifier", "s", name[:64]))
+    if environment := _ordinary_variables(description):
+        found.append(("Environment", "as", environment))
     return found
 
 
@@ -231,8 +248,8 @@ def runs_directly(description: Description, program: str) -> bool:
     return (
         len(description.steps) == 1
         and program != LAUNCHER
-        and _PLAIN_PATH.fullmatch(program) is not None
-        and os.path.normpath(program) == program
+        and _is_plain(program)
+        and (not description.directory or _is_plain(description.directory))
         and not any("$" in word or ";" in word for word in description.steps[0].words)
         and all(map(_SHELL_NAME.fullmatch, description.environment))
     )
@@ -245,6 +262,8 @@ def _command(description: Description, program: str | None) -> list[Any]:
     for name, value in description.environment.items():
         if not _SHELL_NAME.fullmatch(name):
             words += ["%set", _encode(f"{name}={value}", _WORD_UNSAFE)]
+    if description.directory and not _is_plain(description.directory):
+        words += ["%in", _encode(description.directory, _WORD_UNSAFE)]
     for step in description.steps:
         words += ["%run", *(_encode(word, _WORD_UNSAFE) for word in step.words)]
     return [LAUNCHER, words, False]
@@ -256,6 +275,7 @@ def _fields(description: Description) -> Iterator[bytes]:
 
     yield field("UUID", description.uuid)
     yield field("NAME", description.name)
+    yield field("BOOTED", str(description.booted))
     if description.user:
         yield field("USER", description.user)
     if description.session is not None:
@@ -264,19 +284,30 @@ def _fields(description: Description) -> Iterator[bytes]:
         yield field("TREE_ID", description.tree_id)
     if description.logs_path:
         yield field("LOGS_PATH", description.logs_path)
-    if description.directory and _simplest(description.directory) != description.directory:
-        yield field("DIRECTORY", description.directory)
     for host in description.restriction.hosts:
         yield field("ALLOWED_HOST", host)
     for kind in description.restriction.host_types:
         yield field("ALLOWED_HOST_TYPE", kind)
 
 
-def _simplest(directory: str) -> str:
-    """A directory as systemd takes it: no doubled slashes, no dots, no ``..``."""
-    if ".." in directory.split("/"):
-        return os.path.realpath(directory)
-    return os.path.normpath("/" + directory.lstrip("/"))
+def log_fields(description: Description) -> dict[str, str]:
+    """A process as fields of druncd's own log, with the values that its own lines have."""
+    texts = (field.decode().partition("=") for field in _fields(description))
+    wanted = ("DRUNC_UUID", "DRUNC_NAME", "DRUNC_SESSION", "DRUNC_USER", "DRUNC_TREE_ID")
+    return {name: value for name, _, value in texts if name in wanted}
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path goes into a unit file and comes out of it as it is."""
+    return _PLAIN_PATH.fullmatch(path) is not None and os.path.normpath(path) == path
+
+
+def _ordinary_variables(description: Description) -> list[str]:
+    return [
+        f"{name}={value}"
+        for name, value in description.environment.items()
+        if _SHELL_NAME.fullmatch(name)
+    ]
 
 
 def _encode(text: str, unsafe: re.Pattern[str]) -> str:
@@ -308,9 +339,9 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
     if identity is None or one("DRUNC_UUID") != identity or called is None or not commands:
         return None
     path, words = commands[0][:2]
-    odd_variables, steps = _read_command(path, words)
-    environment = [*service.get("Environment", ()), *odd_variables]
-    directory = one("DRUNC_DIRECTORY")
+    command = _read_command(path, words)
+    environment = [*service.get("Environment", ()), *command["%set"]]
+    booted = one("DRUNC_BOOTED") or ""
     return Description(
         uuid=identity,
         name=called,
@@ -318,14 +349,15 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         session=one("DRUNC_SESSION"),
         tree_id=one("DRUNC_TREE_ID"),
         hostname=hostname,
-        steps=tuple(steps),
+        steps=tuple(Step(step[0], tuple(step[1:])) for step in command["%run"] if step),
         environment=dict(_assignment(text) for text in environment),
-        directory=service.get("WorkingDirectory", "") if directory is None else directory,
+        directory=(command["%in"] or [service.get("WorkingDirectory", "")])[0],
         logs_path=one("DRUNC_LOGS_PATH") or "",
         restriction=Restriction(
             tuple(fields.get("DRUNC_ALLOWED_HOST", ())),
             tuple(fields.get("DRUNC_ALLOWED_HOST_TYPE", ())),
         ),
+        booted=int(booted) if booted.isdecimal() else 0,
     )
 
 
@@ -334,19 +366,22 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _read_command(path: str, words: list[str]) -> tuple[list[str], list[Step]]:
+def _read_command(path: str, words: list[str]) -> dict[str, list[Any]]:
+    """The parts of a command: ``%set`` variables, ``%in`` directory, ``%run`` steps."""
+    found: dict[str, list[Any]] = {"%set": [], "%in": [], "%run": []}
     if path != LAUNCHER:
-        return [], [Step(words[0], tuple(words[1:]))]
-    variables: list[str] = []
-    steps: list[list[str]] = []
-    target = variables
+        found["%run"].append(words)
+        return found
+    target = found["%set"]
     for word in words[1:]:
         if word == "%run":
             target = []
-            steps.append(target)
-        elif word != "%set":
+            found["%run"].append(target)
+        elif word in found:
+            target = found[word]
+        else:
             target.append(unquote(word))
-    return variables, [Step(step[0], tuple(step[1:])) for step in steps]
+    return found
 
 
 def read_status(unit: Mapping[str, Any]) -> Status:
