@@ -135,6 +135,14 @@ class Client:
     async def logs(self, uuid: str, how_far: int = 0) -> list[str]:
         return [line async for line in self.stream(uuid, how_far)]
 
+    async def printed(self, uuid: str, begin: str) -> str:
+        """Wait for a line that begins so, and return it."""
+        async with asyncio.timeout(30):
+            while True:
+                for line in await self.logs(uuid):
+                    if line.startswith(begin):
+                        return line
+
     async def dead(self, *uuids: str) -> list[ProcessInstance]:
         """Wait until processes are dead, and return them."""
         async with asyncio.timeout(30):

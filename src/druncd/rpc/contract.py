@@ -39,7 +39,8 @@ from druncschema.request_response_pb2 import (
 )
 from druncschema.token_pb2 import Token
 
-ERROR_BYTES = 4_000
+# gRPC refuses a status of more than 8 KiB, in which a byte may take three.
+ERROR_BYTES = 2_000
 STAND_IN_TREE_ID = "0.0.0"
 
 
@@ -229,7 +230,7 @@ class Drunc(Contract):
 
 
 def _short(text: str) -> str:
-    """An error's text, cut to what a gRPC status can carry: 16 KiB, percent-encoded."""
+    """An error's text, cut to what a gRPC status can carry."""
     data = text.encode(errors="replace")
     if len(data) <= ERROR_BYTES:
         return text

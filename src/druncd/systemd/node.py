@@ -11,7 +11,7 @@ of processes.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from druncd.systemd.bus import PROPERTIES, SERVICE, SYSTEMD, UNIT, Bus, variants
 
 log = logging.getLogger(__name__)
 
+REREAD_PAUSE = 0.05
 # In the place of a job's path: that it may be over.
 CHECK = ""
 UNIT_PATHS = units.unit_path(units.PREFIX)
@@ -119,6 +120,7 @@ class Node:
         # been read anew.
         self._settled = False
         self._doubts = 0
+        self._reader: asyncio.Task[None] | None = None
         self._readings = 0
         self._last_reading = 0
         self._read = asyncio.Condition()
@@ -474,17 +476,18 @@ class Node:
                     self._drop(uuid)
             case "Reloading":
                 self._doubt()
-                if not body[0]:
-                    self._background(self._read_again())
+                if not body[0] and (self._reader is None or self._reader.done()):
+                    self._reader = self._background(self._read_again())
 
     def _doubt(self) -> None:
         self._doubts += 1
         self._settled = False
 
-    def _background(self, work: Any) -> None:
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -495,14 +498,18 @@ class Node:
         log.log(level, "work in the background failed", exc_info=error)
 
     async def _read_again(self) -> None:
-        """Read all after a reload, until that succeeds; the bus does so when it reconnects."""
+        """Read all after a reload, until no further reload falls into the reading.
+
+        The bus does so when it reconnects.
+        """
         while self._bus.ready and not self._settled:
             try:
                 await self._read_all()
-                return
             except SystemdError as error:
                 log.warning("could not read all units after a reload: %s", error)
-                await asyncio.sleep(1)
+            # systemd starts jobs only when it has nothing else to do, and is not to be
+            # kept from that by our questions.
+            await asyncio.sleep(REREAD_PAUSE)
 
     async def _read_afresh(self) -> None:
         """Read all, the dead too, which may have lived again while nobody listened."""
@@ -524,7 +531,8 @@ class Node:
             found.add(uuid)
             unit = self._units.get(uuid)
             if unit is None or (
-                self._heard[path] == heard[path]
+                unit.visible
+                and self._heard[path] == heard[path]
                 and (
                     (active, sub) != (unit.state["ActiveState"], unit.state["SubState"])
                     or (afresh and sub != "running")
@@ -541,8 +549,9 @@ class Node:
         self._settled = doubts == self._doubts
         # A job may have ended while nobody listened, or during a reload, after which
         # its signal does not always come.
-        for waiting in self._jobs.values():
-            for ended in waiting:
+        queued = {job[1] for job in await self._bus.call("ListJobs")}
+        for name in self._jobs.keys() - queued:
+            for ended in self._jobs[name]:
                 ended.put_nowait((CHECK, ""))
         async with self._read:
             self._last_reading = max(self._last_reading, reading)
