@@ -159,6 +159,11 @@ class Bus:
             case values:
                 return values
 
+    async def get(self, path: str, interface: str, name: str) -> Any:
+        """One property, unwrapped from its variant."""
+        found = await self.call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
+        return found.value
+
     async def get_all(self, path: str, interface: str) -> dict[str, Any]:
         """All properties of a unit's interface, unwrapped from their variants."""
         properties = await self.call("GetAll", "s", interface, path=path, interface=PROPERTIES)

@@ -24,8 +24,8 @@ from druncd.errors import (
     Unavailable,
 )
 from druncd.process import Description, Process
-from druncd.systemd import journal, units
-from druncd.systemd.bus import PROPERTIES, SERVICE, SYSTEMD, UNIT, Bus, variants
+from druncd.systemd import failure, journal, units
+from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +40,6 @@ PATIENCE = 5.0
 COLLECT_TIMEOUT = 10.0
 # A start job waits for execve only, but a busy PID 1 can take its time.
 START_TIMEOUT = 90.0
-PRINTED_LINES = 10
-PRINTED_LENGTH = 120
-
-EXEC = 203
-# Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
-FIRST_STEP, LAST_STEP = 200, 245
-STEPS = {
-    200: "the directory {directory!r} can't be entered",
-    202: "the standard streams could not be set up",
-    EXEC: "the program {program!r} can't be executed by the account {user!r}",
-    205: "a resource limit could not be set",
-    206: "the arguments and the environment are too large",
-    209: "standard output could not be connected to the journal",
-    216: "the group of the account {user!r} is unknown",
-    217: "the account {user!r} is unknown",
-    219: "the control group could not be set up",
-}
 
 
 class JobTimeoutError(Unavailable):
@@ -169,7 +152,7 @@ class Node:
 
         Raises:
             CouldNotStart: the program did not start; nothing is left of it.
-                Unavailable: systemd can't be reached.
+            Unavailable: systemd can't be reached.
         """
         await self._bus.wait_ready(PATIENCE)
         uuid = description.uuid
@@ -324,63 +307,9 @@ class Node:
         return "done" if properties["ActiveState"] == "active" else "failed"
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
-        """Why a start job did not succeed; None if the program did run.
-
-        Even with Type=exec the job of a program that ends at once can fail
-        although the program ran (measured: 2 of 30 on systemd 252).
-        """
-        description = unit.description
-        code, status = unit.state["ExecMainCode"], unit.state["ExecMainStatus"]
-        name = units.unit_name(description.uuid)
-        words = None
-        if code:
-            if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
-                return None
-            ran, words = await self._spawn_failure(name)
-            if ran:
-                return None
-        step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
-        reason = f"could not start {description}: " + step.format(
-            directory=description.directory or "/",
-            program=description.steps[0].program,
-            user=self._settings.user,
+        return await failure.why_not_started(
+            self._bus, unit.description, unit.state, result, self._settings.user
         )
-        if words is not None:
-            reason += f": {words}"
-        elif status == EXEC:
-            reason += (
-                ": it or its interpreter is missing, the account may not execute it, or the"
-                " argument list is too long"
-            )
-        if code:
-            reason += f" (exit status {status})"
-        if printed := await journal.last_lines(name, PRINTED_LINES):
-            reason += "; it printed:\n" + "\n".join(line[:PRINTED_LENGTH] for line in printed)
-        return reason
-
-    async def _spawn_failure(self, name: str) -> tuple[bool, str | None]:
-        """Whether a program that exited as systemd's own child would was run at all.
-
-        On systemd 252 the journal knows. systemd 257 loses its own words about the
-        account and the execve in a unit with several LogExtraFields (measured on
-        257.13), but has a time at which its child handed over to execve, and a
-        start job that fails at execve only if that failed.
-
-        Returns:
-            Whether it ran, and if it did not, systemd's own words, if there are any.
-        """
-        path = units.unit_path(name)
-        invocation = await self._get(path, UNIT, "InvocationID")
-        service = await self._bus.get_all(path, SERVICE)
-        program = service["ExecStart"][0][0]
-        words = await journal.spawn_failure(name, bytes(invocation).hex(), program)
-        handoff = service.get("ExecMainHandoffTimestampMonotonic")
-        failed = handoff == 0 or (handoff is not None and service["ExecMainStatus"] == EXEC)
-        return not (failed or words), words
-
-    async def _get(self, path: str, interface: str, name: str) -> Any:
-        found = await self._bus.call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
-        return found.value
 
     async def _forget(self, uuid: str) -> None:
         """Remove a unit whose start was given up, if it is there, when systemd can be reached."""
@@ -403,7 +332,7 @@ class Node:
 
         async def clear() -> None:
             try:
-                if not await self._get(units.unit_path(name), UNIT, "SliceOf"):
+                if not await self._bus.get(units.unit_path(name), UNIT, "SliceOf"):
                     await self._job(name, COLLECT_TIMEOUT, "StopUnit", "ss", name, "replace")
             except DruncdError as error:
                 log.info("the empty slice %s stays: %s", name, error)

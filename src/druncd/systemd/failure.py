@@ -1,0 +1,91 @@
+"""Why a program was not started, as far as systemd and the journal know."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from druncd.process import Description
+from druncd.systemd import journal, units
+from druncd.systemd.bus import SERVICE, UNIT, Bus
+
+PRINTED_LINES = 10
+PRINTED_LENGTH = 120
+
+EXEC = 203
+# Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
+FIRST_STEP, LAST_STEP = 200, 245
+STEPS = {
+    200: "the directory {directory!r} can't be entered",
+    202: "the standard streams could not be set up",
+    EXEC: "the program {program!r} can't be executed by the account {user!r}",
+    205: "a resource limit could not be set",
+    206: "the arguments and the environment are too large",
+    209: "standard output could not be connected to the journal",
+    216: "the group of the account {user!r} is unknown",
+    217: "the account {user!r} is unknown",
+    219: "the control group could not be set up",
+}
+
+
+async def why_not_started(
+    bus: Bus, description: Description, state: Mapping[str, Any], result: str, account: str
+) -> str | None:
+    """Why a start job did not succeed; None if the program did run.
+
+    Even with Type=exec the job of a program that ends at once can fail
+    although the program ran (measured: 2 of 30 on systemd 252).
+
+    Args:
+        bus: the connection to systemd.
+        description: the process.
+        state: its unit's ExecMainCode and ExecMainStatus.
+        result: the job's result.
+        account: what the process was to run under.
+    """
+    code, status = state["ExecMainCode"], state["ExecMainStatus"]
+    name = units.unit_name(description.uuid)
+    words = None
+    if code:
+        if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
+            return None
+        ran, words = await _spawn_failure(bus, name)
+        if ran:
+            return None
+    step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
+    reason = f"could not start {description}: " + step.format(
+        directory=description.directory or "/",
+        program=description.steps[0].program,
+        user=account,
+    )
+    if words is not None:
+        reason += f": {words}"
+    elif status == EXEC:
+        reason += (
+            ": it or its interpreter is missing, the account may not execute it, or the"
+            " argument list is too long"
+        )
+    if code:
+        reason += f" (exit status {status})"
+    if printed := await journal.last_lines(name, PRINTED_LINES):
+        reason += "; it printed:\n" + "\n".join(line[:PRINTED_LENGTH] for line in printed)
+    return reason
+
+
+async def _spawn_failure(bus: Bus, name: str) -> tuple[bool, str | None]:
+    """Whether a program that exited as systemd's own child would was run at all.
+
+    On systemd 252 the journal knows. systemd 257 loses its own words about the
+    account and the execve in a unit with several LogExtraFields (measured on
+    257.13), but has a time at which its child handed over to execve, and a
+    start job that fails at execve only if that failed.
+
+    Returns:
+        Whether it ran, and if it did not, systemd's own words, if there are any.
+    """
+    path = units.unit_path(name)
+    invocation = await bus.get(path, UNIT, "InvocationID")
+    service = await bus.get_all(path, SERVICE)
+    program = service["ExecStart"][0][0]
+    words = await journal.spawn_failure(name, bytes(invocation).hex(), program)
+    handoff = service.get("ExecMainHandoffTimestampMonotonic")
+    failed = handoff == 0 or (handoff is not None and service["ExecMainStatus"] == EXEC)
+    return not (failed or words), words
