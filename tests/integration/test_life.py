@@ -18,13 +18,20 @@ async def test_the_exit_code_comes_back(client: Client, code: int) -> None:
     assert found.return_code == code
 
 
-@pytest.mark.parametrize("name", ["SEGV", "TERM", "INT", "HUP", "PIPE", "KILL", "QUIT", "ABRT"])
+@pytest.mark.parametrize("name", ["SEGV", "TERM", "INT", "HUP", "PIPE", "KILL", "ABRT"])
 async def test_a_signal_is_128_and_its_number(client: Client, name: str) -> None:
     uuid = await client.sh(f"kill -{name} $$; sleep 100")
-    if name == "QUIT":  # bash ignores it
-        await client.kill(query(uuid))
     (found,) = await client.dead(uuid)
     assert found.return_code == 128 + signal.Signals[f"SIG{name}"]
+
+
+async def test_sigquit_is_131_if_the_process_does_not_ignore_it_as_bash_does(
+    client: Client,
+) -> None:
+    uuid = await client.boot(["sleep", "1000"])
+    systemctl("kill", "--signal=QUIT", f"drunc-{uuid}.service")
+    (found,) = await client.dead(uuid)
+    assert found.return_code == 131
 
 
 async def test_a_dead_process_stays_until_it_is_flushed(client: Client) -> None:
