@@ -108,6 +108,40 @@ class KillTable(_Table):
         return signal.Signals[self.signal].value
 
 
+class LimitsTable(_Table):
+    """What is too much: of processes that run, of calls at once, of bytes in a request."""
+
+    processes: Annotated[
+        int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
+    ] = 4_000
+    processes_per_session: Annotated[
+        int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
+    ] = 2_000
+    calls: Annotated[
+        int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
+    ] = 2_000
+    request_bytes: Annotated[
+        int,
+        Field(
+            ge=1 << 10,
+            le=64 << 20,
+            description="a whole number of bytes from 1024 to 67108864",
+        ),
+    ] = 4 << 20
+
+
+class RetentionTable(_Table):
+    """How many dead processes are kept, and for how many seconds; 0 is for ever."""
+
+    dead: Annotated[int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")] = (
+        1_000
+    )
+    age: Annotated[
+        float,
+        Field(ge=0, le=10**9, description="a number of seconds from 0 to 1000000000"),
+    ] = 0.0
+
+
 class StopTable(_Table):
     """How druncd itself stops: the seconds that running calls are given to finish."""
 
@@ -154,6 +188,10 @@ class Config(_Table):
     ] = _DEFAULT_LISTEN
     process: Annotated[ProcessTable, Field(description="a table headed [process]")] = ProcessTable()
     kill: Annotated[KillTable, Field(description="a table headed [kill]")] = KillTable()
+    limits: Annotated[LimitsTable, Field(description="a table headed [limits]")] = LimitsTable()
+    retention: Annotated[RetentionTable, Field(description="a table headed [retention]")] = (
+        RetentionTable()
+    )
     stop: Annotated[StopTable, Field(description="a table headed [stop]")] = StopTable()
     log: Annotated[LogTable, Field(description="a table headed [log]")] = LogTable()
 

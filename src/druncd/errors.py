@@ -7,6 +7,7 @@
     ├── NotHere           the restriction allows other hosts only
     ├── CouldNotStart     systemd could not start the program
     ├── StillAlive        a process did not die, SIGKILL included
+    ├── LimitReached      the configuration allows no more
     ├── Unavailable       systemd can't be reached, or did not answer in time
     └── SystemdError      systemd refused what druncd asked for
 
@@ -40,6 +41,10 @@ class CouldNotStart(DruncdError):
 
 class StillAlive(DruncdError):
     """Processes outlived a kill; the text lists them."""
+
+
+class LimitReached(DruncdError):
+    """A bound of the configuration would be passed; the text names the setting."""
 
 
 class Unavailable(DruncdError):

@@ -5,12 +5,20 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from druncd import host
-from druncd.errors import Ambiguous, BadRequest, DruncdError, NotFound, StillAlive
-from druncd.process import Description, Process
+from druncd.errors import (
+    Ambiguous,
+    BadRequest,
+    DruncdError,
+    LimitReached,
+    NotFound,
+    StillAlive,
+)
+from druncd.process import Description, Process, Status
 from druncd.query import Query, select
 from druncd.systemd import units
 from druncd.systemd.node import Node
@@ -22,16 +30,28 @@ DEFAULT_HOW_FAR = 100
 LISTED = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many processes may run at once, on the node and in one session."""
+
+    processes: int
+    processes_per_session: int
+
+
 class Manager:
     """Manages the processes of one node.
 
-    What it knows of processes it asks the node each time; the one thing of its
-    own are locks, by which requests about the same process take turns.
+    What it knows of processes it asks the node each time. Its own are locks, by which
+    requests about the same process take turns, and what is being booted or restarted
+    at the moment, which limits have to count and a kill has to wait for.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, limits: Limits) -> None:
         self._node = node
+        self._limits = limits
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._booting: dict[str, Process] = {}
+        self._reviving: dict[str, Process] = {}
 
     async def boot(self, description: Description) -> Process:
         """Start a process; it gets a new uuid, and this node as its host.
@@ -39,6 +59,7 @@ class Manager:
         Raises:
             BadRequest: the description can't be carried out anywhere.
             NotHere: its restriction names other hosts only.
+            LimitReached: as many processes run already as the configuration allows.
             CouldNotStart: its program did not start; nothing is left of it.
         """
         units.check(description)
@@ -47,10 +68,13 @@ class Manager:
             description,
             uuid=units.new_uuid(),
             hostname=self._node.hostname,
-            booted=time.time_ns() // 1000,
+            booted=time.monotonic_ns() // 1000,
         )
         program = await host.find_program(description)
-        process = await self._node.start(description, program)
+        starting = Process(description, Status(running=True))
+        async with self._lock(starting.uuid):
+            with self._counted(starting, self._booting):
+                process = await self._node.start(description, program)
         log.info("booted %s", description, extra=units.log_fields(description))
         return process
 
@@ -62,18 +86,19 @@ class Manager:
         """End all matching processes at once, and return them when all are dead.
 
         They stay visible as dead. One that was dead before is returned too, and
-        loses the children it may have left behind.
+        loses the children it may have left behind. One that is being booted is
+        killed as soon as it runs.
 
         Raises:
             NotFound: none matches, and ``or_none`` does not allow that.
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        found = await self.ps(query)
+        found = await select(query, await self._all())
         if not found and not or_none:
             raise NotFound(f"no process matches {query}")
         killed = await self._kill(found)
         if not killed and not or_none:
-            raise NotFound(f"every process that matched {query} was flushed in the meantime")
+            raise NotFound(f"every process that matched {query} is gone in the meantime")
         return killed
 
     async def terminate(self, query: Query) -> list[Process]:
@@ -82,37 +107,61 @@ class Manager:
         Raises:
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        found = await self._node.processes() if query.empty else await self.ps(query)
-        return await self._kill(found)
+        found = await self._all()
+        return await self._kill(found if query.empty else await select(query, found))
 
     async def restart(self, query: Query) -> Process:
         """Run the one matching process's command anew, under the same uuid.
 
         Raises:
             NotFound, Ambiguous: not exactly one matches.
+            LimitReached: it is dead, and as many others run as the configuration allows.
             CouldNotStart: the program did not start again; the process stays, dead.
+            StillAlive: something of what ran before outlived SIGKILL.
         """
         found = await self._one(query)
         async with self._lock(found.uuid):
-            process = await self._node.restart(found.uuid)
+            found = self._node.process(found.uuid)
+            with (
+                contextlib.nullcontext()
+                if found.status.running
+                else self._counted(found, self._reviving)
+            ):
+                process = await self._node.restart(found.uuid)
         log.info("restarted %s", process.description, extra=units.log_fields(process.description))
         return process
 
     async def flush(self, query: Query) -> list[Process]:
         """Forget the dead among the matching processes, and return them as they were."""
-
-        async def flush(process: Process) -> Process | None:
-            async with self._lock(process.uuid):
-                # It may have been restarted or flushed while we waited for our turn.
-                process = self._node.process(process.uuid)
-                if process.status.running:
-                    return None
-                await self._node.remove(process.uuid)
-            log.info("flushed %s", process.description, extra=units.log_fields(process.description))
-            return process
-
         dead = [process for process in await self.ps(query) if not process.status.running]
-        return await self._all(flush, dead)
+        return await self._each(self._flush, dead)
+
+    async def expire(self, processes: Sequence[Process], reason: str) -> None:
+        """Forget those of some processes that are dead still.
+
+        Args:
+            processes: those that nobody wants to keep.
+            reason: why, for the log.
+
+        Raises:
+            StillAlive: of some there is something left that outlives SIGKILL.
+        """
+
+        async def expire(process: Process) -> Process | None:
+            return await self._flush(process, f": {reason}")
+
+        await self._each(expire, processes)
+
+    async def _flush(self, process: Process, because: str = "") -> Process | None:
+        async with self._lock(process.uuid):
+            # It may have been restarted or flushed while we waited for our turn.
+            process = self._node.process(process.uuid)
+            if process.status.running:
+                return None
+            await self._node.remove(process.uuid)
+        known = process.description
+        log.info("flushed %s%s", known, because, extra=units.log_fields(known))
+        return process
 
     async def logs(self, query: Query, how_far: int) -> AsyncGenerator[tuple[str, list[str]], None]:
         """The last lines that the one matching process printed, oldest first.
@@ -149,7 +198,7 @@ class Manager:
                 )
             return killed
 
-        return await self._all(kill, processes)
+        return await self._each(kill, processes)
 
     async def _one(self, query: Query) -> Process:
         found = await self.ps(query)
@@ -162,7 +211,44 @@ class Manager:
             )
         return found[0]
 
-    async def _all(
+    async def _all(self) -> list[Process]:
+        """All processes, with those being booted, which nobody is shown yet."""
+        return [*await self._node.processes(), *self._booting.values()]
+
+    @contextlib.contextmanager
+    def _counted(self, process: Process, among: dict[str, Process]) -> Iterator[None]:
+        """Count a process as running while it is being started.
+
+        Raises:
+            LimitReached: one more is too many.
+        """
+        session = process.description.session
+        sessions = self._node.alive()
+        sessions.update(
+            other.description.session for other in (self._booting | self._reviving).values()
+        )
+        alive = sessions.total()
+        if alive >= self._limits.processes:
+            raise LimitReached(
+                f"could not start {process.description}: {alive} processes run on this node,"
+                f" and [limits] processes = {self._limits.processes} in its configuration;"
+                " kill some, or raise it"
+            )
+        alive = sessions[session]
+        if session and alive >= self._limits.processes_per_session:
+            raise LimitReached(
+                f"could not start {process.description}: {alive} processes of its session run"
+                f" on this node, and [limits] processes_per_session ="
+                f" {self._limits.processes_per_session} in its configuration;"
+                " kill some, or raise it"
+            )
+        among[process.uuid] = process
+        try:
+            yield
+        finally:
+            del among[process.uuid]
+
+    async def _each(
         self,
         work: Callable[[Process], Awaitable[Process | None]],
         processes: Sequence[Process],

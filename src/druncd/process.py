@@ -34,7 +34,8 @@ class Description:
 
     ``session`` and ``tree_id`` are None where the client did not set them, which
     the wire tells apart from an empty text. ``directory`` is empty for the
-    default one. ``booted`` is in microseconds since the epoch.
+    default one. ``booted`` is in microseconds of CLOCK_MONOTONIC, which puts boots in
+    order also where the wall clock is set; no process outlives the clock.
     """
 
     uuid: str

@@ -17,7 +17,9 @@ from systemd.journal import JournalHandler
 
 from druncd import config, host
 from druncd.errors import DruncdError
-from druncd.manager import Manager
+from druncd.manager import Limits, Manager
+from druncd.retention import Retention, retain
+from druncd.rpc.bounds import Bounds
 from druncd.rpc.contract import CONTRACTS
 from druncd.rpc.server import make_server
 from druncd.systemd.node import Node
@@ -126,24 +128,31 @@ async def serve(settings: config.Config) -> None:
             kill_timeout=settings.kill.timeout,
         ),
     )
-    manager = Manager(node)
+    limits = settings.limits
+    manager = Manager(node, Limits(limits.processes, limits.processes_per_session))
+    bounds = Bounds(limits.calls, limits.request_bytes)
     await node.open()
     try:
         servers = [
-            make_server(listen.address, CONTRACTS[listen.contract], manager, settings.name)
+            make_server(listen.address, CONTRACTS[listen.contract], manager, settings.name, bounds)
             for listen in settings.listen
         ]
         for server, listen in zip(servers, settings.listen, strict=True):
             await server.start()
             log.info("listening on %s, contract %s", listen.address, listen.contract)
-        watchdog = asyncio.create_task(_feed_watchdog())
+        keep = Retention(settings.retention.dead, settings.retention.age)
+        tasks = (
+            asyncio.create_task(_feed_watchdog()),
+            asyncio.create_task(retain(node, manager, keep)),
+        )
         addresses = ", ".join(listen.address for listen in settings.listen)
         daemon.notify(f"READY=1\nSTATUS=Serving on {addresses}")
         await stop.wait()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")
         await _stop(servers, settings.stop.timeout)
-        watchdog.cancel()
+        for task in tasks:
+            task.cancel()
     finally:
         await node.close()
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from client import Client
+
+CONFIGURATION = Path("/etc/druncd/druncd.toml")
+Configure = Callable[[str], Awaitable[None]]
 
 
 def systemctl(*arguments: str) -> str:
@@ -15,7 +19,7 @@ def systemctl(*arguments: str) -> str:
 
 
 def units() -> set[str]:
-    """The services below drunc.slice and those named as ours, as systemd lists them."""
+    """The services named as ours, as systemd lists them."""
     listed = systemctl("list-units", "--all", "--plain", "--no-legend", "drunc-*.service")
     return {line.split()[0] for line in listed.splitlines()}
 
@@ -50,6 +54,20 @@ async def client() -> AsyncIterator[Client]:
     await made.channel.channel_ready()
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def configure(client: Client) -> AsyncIterator[Configure]:
+    """Puts a configuration into force, until the test ends."""
+    before = CONFIGURATION.read_text()
+
+    async def change(text: str) -> None:
+        CONFIGURATION.write_text(text)
+        await asyncio.to_thread(systemctl, "restart", "druncd")
+        await client.channel.channel_ready()
+
+    yield change
+    await change(before)
 
 
 @pytest.fixture(autouse=True)

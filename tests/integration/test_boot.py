@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from client import ALL, DEAD, Client, query
-from conftest import processes_of, slices, systemctl, units, until
+from conftest import Configure, processes_of, slices, systemctl, units, until
 
 AWKWARD = [
     "plain",
@@ -291,17 +291,9 @@ async def test_processes_run_under_the_account_of_the_configuration(client: Clie
     assert found.process_description.metadata.user == "root"
 
 
-async def test_an_unknown_account_is_an_error(client: Client) -> None:
-    configuration = Path("/etc/druncd/druncd.toml")
-    before = configuration.read_text()
-    configuration.write_text('[process]\nuser = "nobody-here"\n')
-    try:
-        systemctl("restart", "druncd")
-        text = await fails(client, ["true"])
-        assert "account 'nobody-here' is unknown" in text
-    finally:
-        configuration.write_text(before)
-        systemctl("restart", "druncd")
+async def test_an_unknown_account_is_an_error(client: Client, configure: Configure) -> None:
+    await configure('[process]\nuser = "nobody-here"\n')
+    assert "account 'nobody-here' is unknown" in await fails(client, ["true"])
 
 
 async def test_an_empty_session_leaves_no_slice(client: Client) -> None:

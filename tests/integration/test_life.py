@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 from pathlib import Path
 
 import grpc
@@ -153,20 +152,6 @@ async def test_flush_never_touches_a_running_process(client: Client) -> None:
     assert [process.uuid.uuid for process in await client.ps()] == [running]
 
 
-async def test_what_an_administrator_does_is_seen_at_once(client: Client) -> None:
-    uuid = await client.boot(["sleep", "1000"])
-    unit = f"drunc-{uuid}.service"
-    systemctl("kill", "--signal=SEGV", unit)
-    (found,) = await client.dead(uuid)
-    assert found.return_code == 139
-    systemctl("restart", unit)
-    assert (await client.one(uuid)).status_code == RUNNING
-    systemctl("stop", unit)
-    assert (await client.one(uuid)).return_code == 131
-    systemctl("reset-failed", unit)
-    assert await client.ps() == []
-
-
 async def test_fifty_processes_of_one_session(client: Client) -> None:
     clients = [client, *(Client() for _ in range(4))]
     obedient = "trap 'exit $CODE' QUIT; echo ready; while :; do sleep 0.1; done"
@@ -208,54 +193,3 @@ async def test_many_that_ignore_the_signal_die_together(client: Client) -> None:
     killed = await client.kill(query(*uuids))
     assert loop.time() - began < 10
     assert [process.return_code for process in killed] == [137] * 20
-
-
-async def test_units_of_others_are_left_alone(client: Client) -> None:
-    foreign = ("drunc-foreign", "drunc-0a1b2c3d-0000-4000-8000-0123456789ab")
-    for name in foreign:
-        subprocess.run(["systemd-run", "-q", "-u", name, "sleep", "1000"], check=True)
-    assert await client.ps() == []
-    assert await client.terminate() == []
-    for name in foreign:
-        assert systemctl("is-active", name) == "active"
-        systemctl("stop", name)
-
-
-async def test_a_reload_loop_during_boots_loses_nothing(client: Client) -> None:
-    going = True
-
-    async def reload() -> None:
-        while going:
-            await asyncio.to_thread(systemctl, "daemon-reload")
-
-    reloading = asyncio.create_task(reload())
-    booted = await asyncio.gather(*(client.boot(["sleep", "1000"]) for _ in range(60)))
-    for _ in range(20):
-        assert {process.uuid.uuid for process in await client.ps()} == set(booted)
-    going = False
-    await reloading
-    assert len(await client.kill(ALL)) == 60
-    assert len(await client.flush(ALL)) == 60
-
-
-@pytest.mark.parametrize("event", ["daemon-reexec", "restart dbus", "restart systemd-journald"])
-async def test_processes_outlive_the_host_s_own_events(client: Client, event: str) -> None:
-    uuid = await client.sh(
-        "echo before; trap 'echo after; exit 4' QUIT; while :; do sleep 0.1; done"
-    )
-    dead = await client.sh("exit 3")
-    await client.dead(dead)
-    before = await client.ps()
-    systemctl(*event.split())
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                assert await client.ps() == before
-                break
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-    (killed,) = await client.kill(query(uuid))
-    assert killed.return_code == 4
-    assert (await client.restart(query(uuid))).status_code == RUNNING
-    assert len(await client.flush(ALL)) == 1

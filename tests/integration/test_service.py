@@ -3,26 +3,13 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
-from conftest import processes_of, systemctl, until
+from conftest import CONFIGURATION, Configure, processes_of, systemctl, until
 
 from druncschema.process_manager_pb2 import ProcessUUID
-
-CONFIGURATION = Path("/etc/druncd/druncd.toml")
-
-
-@pytest.fixture
-def configuration() -> Iterator[Path]:
-    """The configuration in force, put back afterwards."""
-    before = CONFIGURATION.read_text()
-    yield CONFIGURATION
-    CONFIGURATION.write_text(before)
-    systemctl("restart", "druncd")
 
 
 def druncd(*arguments: str) -> tuple[int, str]:
@@ -189,13 +176,11 @@ def test_without_systemd_it_logs_to_standard_error(tmp_path: Path) -> None:
     assert running.returncode == 0
 
 
-async def test_the_configuration_is_obeyed(client: Client, configuration: Path) -> None:
-    configuration.write_text(
+async def test_the_configuration_is_obeyed(client: Client, configure: Configure) -> None:
+    await configure(
         'name = "np04"\n[kill]\nsignal = "SIGTERM"\ntimeout = 1\n'
         '[[listen]]\naddress = "127.0.0.1:10054"\n'
     )
-    systemctl("restart", "druncd")
-    await client.channel.channel_ready()
     response = await client.stub.describe(request())
     assert (response.name, response.token) == ("np04", TOKEN)
     asked = request(boot_request(["/bin/bash", "-c", "trap '' TERM; while :; do sleep 1; done"]))
@@ -227,17 +212,3 @@ def test_an_address_in_use_is_a_clear_error(tmp_path: Path) -> None:
     assert status == 69
     assert "127.0.0.1:10054" in text
     assert "Traceback" not in text
-
-
-async def test_a_restart_of_dbus_is_survived(client: Client) -> None:
-    uuid = await client.boot(["sleep", "100"])
-    systemctl("restart", "dbus")
-    assert (await client.one(uuid)).status_code == RUNNING
-
-
-async def test_a_request_that_is_too_large_is_refused(client: Client) -> None:
-    huge = request()
-    huge.token.token = "x" * (5 << 20)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.stub.ps(huge)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -17,6 +17,7 @@ from druncd.errors import (
     BadRequest,
     CouldNotStart,
     DruncdError,
+    LimitReached,
     NotFound,
     NotHere,
     StillAlive,
@@ -154,6 +155,7 @@ class Interface(Contract):
         (NotHere, grpc.StatusCode.FAILED_PRECONDITION),
         (CouldNotStart, grpc.StatusCode.FAILED_PRECONDITION),
         (StillAlive, grpc.StatusCode.FAILED_PRECONDITION),
+        (LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED),
         (Unavailable, grpc.StatusCode.UNAVAILABLE),
         (SystemdError, grpc.StatusCode.INTERNAL),
     )

@@ -14,6 +14,7 @@ from druncd.errors import DruncdError
 from druncd.manager import Manager
 from druncd.query import Query
 from druncd.rpc import messages
+from druncd.rpc.bounds import Bounds
 from druncd.rpc.contract import Contract, Refusal, Replies
 from druncschema.process_manager_pb2 import (
     DESCRIPTOR,
@@ -28,14 +29,14 @@ from druncschema.request_response_pb2 import Description, Request, Response
 log = logging.getLogger(__name__)
 
 SERVICE = DESCRIPTOR.services_by_name["ProcessManager"].full_name
-# The kernel takes about 2 MiB of arguments and environment.
-REQUEST_BYTES = 4 << 20
 
 Call = Callable[[Request, Replies], Awaitable[Response]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
-def make_server(address: str, contract: Contract, manager: Manager, name: str) -> grpc.aio.Server:
+def make_server(
+    address: str, contract: Contract, manager: Manager, name: str, bounds: Bounds
+) -> grpc.aio.Server:
     """A server that will listen on an address when it is started.
 
     Args:
@@ -43,6 +44,7 @@ def make_server(address: str, contract: Contract, manager: Manager, name: str) -
         contract: how its clients are answered.
         manager: what does the work.
         name: the process manager's name in every answer.
+        bounds: what it and the other servers together take.
 
     Raises:
         OSError: the address can't be bound.
@@ -50,13 +52,13 @@ def make_server(address: str, contract: Contract, manager: Manager, name: str) -
     _check_free(address)
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", REQUEST_BYTES),
+            ("grpc.max_receive_message_length", bounds.received_bytes),
             ("grpc.max_send_message_length", -1),
             # Two services on one port would each get half of the calls.
             ("grpc.so_reuseport", 0),
         ]
     )
-    servicer = _Servicer(contract, manager, name)
+    servicer = _Servicer(contract, manager, name, bounds)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, servicer.handlers()),)
     )
@@ -96,7 +98,8 @@ def _check_free(address: str) -> None:
 class _Servicer:
     """Takes and gives bytes, so that what is no Request is answered by the contract too."""
 
-    def __init__(self, contract: Contract, manager: Manager, name: str) -> None:
+    def __init__(self, contract: Contract, manager: Manager, name: str, bounds: Bounds) -> None:
+        self._bounds = bounds
         self._contract = contract
         self._manager = manager
         self._name = name
@@ -124,7 +127,8 @@ class _Servicer:
             try:
                 request = messages.parse_request(data)
                 replies = self._replies(request)
-                response = await call(request, replies)
+                with self._bounds.admit(data):
+                    response = await call(request, replies)
             except Exception as error:
                 response = await self._error(command, replies, error, context)
             return response.SerializeToString()
@@ -187,13 +191,14 @@ class _Servicer:
         try:
             request = messages.parse_request(data)
             replies = self._replies(request)
-            asked = messages.unpack(request, LogRequest)
-            query = messages.query(asked.query, self._contract.rule)
-            async with contextlib.aclosing(self._manager.logs(query, asked.how_far)) as pieces:
-                async for uuid, lines in pieces:
-                    message = ProcessUUID(uuid=uuid)
-                    for line in lines:
-                        response = replies.success(LogLine(uuid=message, line=line))
-                        yield response.SerializeToString()
+            with self._bounds.admit(data):
+                asked = messages.unpack(request, LogRequest)
+                query = messages.query(asked.query, self._contract.rule)
+                async with contextlib.aclosing(self._manager.logs(query, asked.how_far)) as pieces:
+                    async for uuid, lines in pieces:
+                        message = ProcessUUID(uuid=uuid)
+                        for line in lines:
+                            response = replies.success(LogLine(uuid=message, line=line))
+                            yield response.SerializeToString()
         except Exception as error:
             yield (await self._error("logs", replies, error, context)).SerializeToString()

@@ -6,6 +6,7 @@ The only module that imports the D-Bus library.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -78,6 +79,8 @@ class Bus:
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
         self._sending = asyncio.Lock()
+        # When the last answer came, by the monotonic clock, in seconds.
+        self._answered = 0.0
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -129,7 +132,8 @@ class Bus:
         Raises:
             SystemdError: the answer was an error.
             Unavailable: there is no connection, it was lost before the answer
-                came, or none came within `CALL_TIMEOUT` seconds.
+                came, or none came within `CALL_TIMEOUT` seconds; the time in
+                which earlier calls are answered does not count.
         """
         message = Message(
             destination=destination,
@@ -139,13 +143,14 @@ class Bus:
             signature=signature,
             body=list(body),
         )
+        await self._take_turn(member)
         try:
-            async with asyncio.timeout(CALL_TIMEOUT), self._in_flight:
+            async with asyncio.timeout(CALL_TIMEOUT):
                 reply = await self._exchange(message)
         except TimeoutError:
-            raise Unavailable(
-                f"systemd did not answer {member} within {CALL_TIMEOUT:g} s"
-            ) from None
+            raise _no_answer(member) from None
+        finally:
+            self._in_flight.release()
         if reply.message_type is MessageType.ERROR:
             text = reply.body[0] if reply.body else member
             if reply.error_name in GONE:
@@ -168,6 +173,17 @@ class Bus:
         """All properties of a unit's interface, unwrapped from their variants."""
         properties = await self.call("GetAll", "s", interface, path=path, interface=PROPERTIES)
         return {name: variant.value for name, variant in properties.items()}
+
+    async def _take_turn(self, member: str) -> None:
+        """Wait until a call may be sent: for ever, as long as earlier ones are answered."""
+        while True:
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    await self._in_flight.acquire()
+                    return
+            except TimeoutError:
+                if time.monotonic() - self._answered > CALL_TIMEOUT:
+                    raise _no_answer(member) from None
 
     async def _exchange(self, message: Message) -> Message:
         bus = self._bus
@@ -254,6 +270,7 @@ class Bus:
                 reply = self._replies.get(message.reply_serial)
                 if reply is None:
                     return False
+                self._answered = time.monotonic()
                 if not reply.done():
                     reply.set_result(message)
                 return True
@@ -272,3 +289,7 @@ class Bus:
         # Its subscriptions went with it; the keeper makes all of it anew.
         log.info("systemd %s the bus", "came to" if owner else "left")
         self._lose()
+
+
+def _no_answer(member: str) -> Unavailable:
+    return Unavailable(f"systemd did not answer {member} within {CALL_TIMEOUT:g} s")

@@ -10,9 +10,12 @@ of processes.
 
 import asyncio
 import logging
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from druncd.errors import (
@@ -23,8 +26,8 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
-from druncd.process import Description, Process
-from druncd.systemd import failure, journal, units
+from druncd.process import Description, Process, Status
+from druncd.systemd import cgroup, failure, journal, residue, units
 from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,9 @@ PATIENCE = 5.0
 COLLECT_TIMEOUT = 10.0
 # A start job waits for execve only, but a busy PID 1 can take its time.
 START_TIMEOUT = 90.0
+# How often to look whether what SIGKILL was sent to is gone; the kernel does not tell.
+LEFT_BEHIND_PAUSE = 0.05
+LISTED = 10
 
 
 class JobTimeoutError(Unavailable):
@@ -51,7 +57,8 @@ class _Unit:
     """What the view holds of one of our units.
 
     ``exists`` says whether systemd has it for certain, ``visible`` whether clients
-    are shown it, which they are not before its boot has succeeded.
+    are shown it, which they are not before its boot has succeeded, and ``unwanted``
+    whether we have asked systemd to forget it.
     """
 
     description: Description
@@ -60,21 +67,43 @@ class _Unit:
         default_factory=lambda: {
             "ActiveState": "activating",
             "SubState": "start",
+            "Result": "success",
             "ExecMainCode": 0,
             "ExecMainStatus": 0,
+            "ExecMainExitTimestampMonotonic": 0,
+            "StateChangeTimestampMonotonic": 0,
         }
     )
     visible: bool = True
     exists: bool = True
+    unwanted: bool = False
+    running: bool = True
     removed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def group(self) -> Path:
+        return cgroup.path(self.slice, units.unit_name(self.description.uuid))
+
+    @property
+    def ended(self) -> int:
+        """When its main process ended, in microseconds of CLOCK_MONOTONIC."""
+        return int(
+            self.state["ExecMainExitTimestampMonotonic"]
+            or self.state["StateChangeTimestampMonotonic"]
+        )
 
     def update(self, properties: dict[str, Any]) -> None:
         for name in self.state:
             if name in properties:
                 self.state[name] = properties[name]
+        self.running = units.read_status(self.state).running
 
     def process(self) -> Process:
-        return Process(self.description, units.read_status(self.state))
+        status = units.read_status(self.state)
+        # systemd gives up on a process that does not die of SIGKILL; we don't.
+        if self.state["ExecMainCode"] == 0 and not status.running and cgroup.populated(self.group):
+            status = Status(running=True)
+        return Process(self.description, status)
 
 
 class Node:
@@ -96,6 +125,7 @@ class Node:
         self._heard: Counter[str] = Counter()
         self._in_slice: Counter[str] = Counter()
         self._clearing: dict[str, asyncio.Task[None]] = {}
+        self._died = asyncio.Event()
         # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
         self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
         # Whether the signals of units coming and going can be believed. They can't
@@ -142,6 +172,31 @@ class Node:
         """
         return self._unit(uuid).process()
 
+    def alive(self) -> Counter[str | None]:
+        """How many processes run in each session, as of the last signal."""
+        return Counter(
+            unit.description.session
+            for unit in self._units.values()
+            if unit.visible and unit.running
+        )
+
+    def dead(self) -> list[tuple[Process, int]]:
+        """The dead, as of the last signal, those that died first coming first.
+
+        With each, when it ended, in microseconds of CLOCK_MONOTONIC.
+        """
+        found = [
+            (process, unit.ended)
+            for unit in self._units.values()
+            if unit.visible and not unit.running and not (process := unit.process()).status.running
+        ]
+        return sorted(found, key=lambda item: item[1])
+
+    async def wait_for_a_death(self) -> None:
+        """Wait until a process dies, or has died since this was last waited for."""
+        await self._died.wait()
+        self._died.clear()
+
     async def start(self, description: Description, program: str | None) -> Process:
         """Start a process, and return when its program runs.
 
@@ -158,6 +213,12 @@ class Node:
         uuid = description.uuid
         name = units.unit_name(uuid)
         where = units.slice_name(description.session)
+        if frozen := cgroup.frozen(cgroup.path(where)):
+            # systemd 252 would wait for the program, and 257 refuses without a reason.
+            raise CouldNotStart(
+                f"could not start {description}: the slice {frozen[0]} is frozen;"
+                f" thaw it first: systemctl thaw '{frozen[0]}'"
+            )
         while clearing := self._clearing.get(where):
             await asyncio.wait((clearing,))
         unit = _Unit(description, where, visible=False, exists=False)
@@ -184,6 +245,11 @@ class Node:
                 self._background(self._forget(uuid))
             if isinstance(error, SystemdError):
                 raise CouldNotStart(f"could not start {description}: systemd: {error}") from error
+            if isinstance(error, NotFound):
+                raise CouldNotStart(
+                    f"could not start {description}: systemd could not write its unit file;"
+                    f" /run has {_free_in_run()} bytes free"
+                ) from error
             raise
         unit.visible = True
         return unit.process()
@@ -192,13 +258,16 @@ class Node:
         """Signal all of a process's unit, then kill what is left after its time-out.
 
         Does nothing to a unit that failed or was stopped, of which nothing is left.
+        What is frozen is thawed first, with all that a slice holds frozen.
 
         Raises:
             NotFound: it is gone.
             StillAlive: it outlived SIGKILL.
             Unavailable: systemd can't be reached.
         """
-        if self._unit(uuid).state["ActiveState"] not in ("failed", "inactive"):
+        unit = self._unit(uuid)
+        await self._thaw(unit)
+        if unit.state["ActiveState"] not in ("failed", "inactive"):
             name = units.unit_name(uuid)
             # The signal, SIGKILL, and ExecStopPost each have the time-out for themselves.
             limit = 3 * self._settings.kill_timeout + 10
@@ -206,9 +275,10 @@ class Node:
                 await self._job(name, limit, "StopUnit", "ss", name, "replace")
             except JobTimeoutError:
                 raise StillAlive(
-                    f"{self._unit(uuid).description} has not ended within {limit:g} s"
+                    f"{unit.description} has not ended within {limit:g} s{_left_behind(unit)}"
                 ) from None
-        return self._unit(uuid).process()
+        await self._see_to_the_last(unit)
+        return unit.process()
 
     async def restart(self, uuid: str) -> Process:
         """Stop a process if it runs, and start it anew with the same command.
@@ -216,16 +286,26 @@ class Node:
         Raises:
             NotFound: it is gone.
             CouldNotStart: it stopped, but its program did not start again.
+            StillAlive: something of it outlived SIGKILL.
             Unavailable: systemd can't be reached.
         """
         unit = self._unit(uuid)
         name = units.unit_name(uuid)
+        await self._thaw(unit)
+        if unit.state["ActiveState"] in ("failed", "inactive"):
+            await self._see_to_the_last(unit)
+        before = cgroup.processes(unit.group)
         limit = 3 * self._settings.kill_timeout + START_TIMEOUT
         result = await self._job(name, limit, "RestartUnit", "ss", name, "replace")
         if result != "done":
             reason = await self._why_not_started(unit, result)
             if reason is not None:
                 raise CouldNotStart(reason)
+        if outlived := before.keys() & cgroup.processes(unit.group).keys():
+            raise StillAlive(
+                f"{unit.description} was started again, but beside it there is still what"
+                f" outlived SIGKILL: {_listed({pid: before[pid] for pid in outlived})}"
+            )
         return self._unit(uuid).process()
 
     async def remove(self, uuid: str) -> None:
@@ -239,10 +319,12 @@ class Node:
         unit = self._unit(uuid)
         name = units.unit_name(uuid)
         await self.stop(uuid)
+        unit.unwanted = True
         try:
             await self._bus.call("ResetFailedUnit", "s", name)
         except SystemdError as error:
             if error.name != NO_SUCH_UNIT:
+                unit.unwanted = False
                 raise
             self._drop(uuid)
         try:
@@ -325,6 +407,43 @@ class Node:
                 log.warning("a start of %s that was given up is still there: %s", uuid, error)
                 return
 
+    async def _thaw(self, unit: _Unit) -> None:
+        """Thaw whatever holds a unit frozen.
+
+        A frozen unit can't be stopped: systemd 257 refuses, and if others than systemd
+        have frozen it, 257 stops answering for good, since it waits for the
+        ExecStopPost that it starts in the frozen group (measured on 257.13).
+        """
+        for name in cgroup.frozen(unit.group):
+            log.warning("thawing %s, to end or restart %s", name, unit.description)
+            try:
+                await self._bus.call("ThawUnit", "s", name)
+            except SystemdError as error:
+                # Another call may have thawed it first.
+                log.info("could not thaw %s: %s", name, error)
+
+    async def _see_to_the_last(self, unit: _Unit) -> None:
+        """Make sure that nothing is left of a unit that systemd has stopped.
+
+        systemd gives up on what does not die of SIGKILL within the time-out.
+
+        Raises:
+            StillAlive: something is left; the text lists it.
+        """
+        if not cgroup.populated(unit.group):
+            return
+        name = units.unit_name(unit.description.uuid)
+        try:
+            await self._bus.call("KillUnit", "ssi", name, "all", signal.SIGKILL.value)
+        except SystemdError as error:
+            log.info("could not kill what is left of %s: %s", unit.description, error)
+        try:
+            async with asyncio.timeout(self._settings.kill_timeout):
+                while cgroup.populated(unit.group):  # noqa: ASYNC110 - the kernel has no event
+                    await asyncio.sleep(LEFT_BEHIND_PAUSE)
+        except TimeoutError:
+            raise StillAlive(f"{unit.description} outlived SIGKILL{_left_behind(unit)}") from None
+
     def _clear_slice(self, name: str) -> None:
         """Stop a session's slice after its last process; systemd would keep it for ever."""
         if name == units.SLICE or name in self._clearing:
@@ -370,13 +489,26 @@ class Node:
         self._by_path[units.unit_path(units.unit_name(uuid))] = unit
         self._in_slice[unit.slice] += 1
 
+    def _update(self, unit: _Unit, properties: dict[str, Any]) -> None:
+        unit.update(properties)
+        if not unit.running:
+            self._died.set()
+
     def _drop(self, uuid: str) -> None:
         unit = self._units.pop(uuid, None)
         if unit is None:
             return
-        del self._by_path[units.unit_path(units.unit_name(uuid))]
+        name = units.unit_name(uuid)
+        del self._by_path[units.unit_path(name)]
         self._in_slice[unit.slice] -= 1
         unit.removed.set()
+        residue.remove(name)
+        if unit.visible and not unit.unwanted:
+            log.warning(
+                "%s was forgotten by systemd, as systemctl reset-failed makes it",
+                unit.description,
+                extra=units.log_fields(unit.description),
+            )
         if not self._in_slice[unit.slice]:
             del self._in_slice[unit.slice]
             self._clear_slice(unit.slice)
@@ -388,7 +520,7 @@ class Node:
                     self._heard[path] += 1
                 unit = self._by_path.get(path)
                 if unit is not None:
-                    unit.update({name: value.value for name, value in body[1].items()})
+                    self._update(unit, {name: value.value for name, value in body[1].items()})
             case "JobRemoved":
                 _, job, name, result = body
                 for ended in self._jobs.get(name, ()):
@@ -443,6 +575,7 @@ class Node:
     async def _read_afresh(self) -> None:
         """Read all, the dead too, which may have lived again while nobody listened."""
         await self._read_all(afresh=True)
+        residue.sweep(self._units)
 
     async def _read_all(self, *, afresh: bool = False) -> None:
         """Bring the view in line with what systemd lists."""
@@ -516,4 +649,23 @@ class Node:
                 return
             unit = _Unit(description, service["Slice"])
             self._add(unit)
-        unit.update(service | states)
+        self._update(unit, service | states)
+
+
+def _left_behind(unit: _Unit) -> str:
+    """What still runs of a unit, as the end of a message."""
+    left = cgroup.processes(unit.group)
+    return f", and this is left of it: {_listed(left)}" if left else ""
+
+
+def _listed(processes: dict[int, str]) -> str:
+    shown = [f"{name} (PID {pid})" for pid, name in sorted(processes.items())[:LISTED]]
+    if len(processes) > LISTED:
+        shown.append(f"and {len(processes) - LISTED} more")
+    return ", ".join(shown)
+
+
+def _free_in_run() -> int:
+    """The bytes free in /run, where systemd keeps transient unit files."""
+    found = os.statvfs("/run")
+    return found.f_bavail * found.f_frsize

@@ -23,6 +23,7 @@ to that.
 import hashlib
 import os.path
 import re
+import signal
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _UNIT = re.compile(r"drunc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.servic
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@:,=~-]*")
 _FIELD_UNSAFE = re.compile(r"[%\x00-\x20\x7f]")
+_LISTED_UNSAFE = re.compile(r"[%,\x00-\x20\x7f]")
 _WORD_UNSAFE = re.compile(r"[%$;\x00-\x1f\x7f]")
 # What systemd may write as an escape of up to 4 bytes for each of its bytes.
 _FILE_ESCAPED = re.compile(rb"[^ !#$&(-@A-Z^-~\[\]]")
@@ -270,8 +272,12 @@ def _command(description: Description, program: str | None) -> list[Any]:
 
 
 def _fields(description: Description) -> Iterator[bytes]:
-    def field(name: str, value: str) -> bytes:
-        return f"DRUNC_{name}={_encode(value, _FIELD_UNSAFE)}".encode()
+    def field(name: str, value: str | tuple[str, ...]) -> bytes:
+        if isinstance(value, str):
+            text = _encode(value, _FIELD_UNSAFE)
+        else:
+            text = ",".join(_encode(one, _LISTED_UNSAFE) for one in value)
+        return f"DRUNC_{name}={text}".encode()
 
     yield field("UUID", description.uuid)
     yield field("NAME", description.name)
@@ -284,10 +290,11 @@ def _fields(description: Description) -> Iterator[bytes]:
         yield field("TREE_ID", description.tree_id)
     if description.logs_path:
         yield field("LOGS_PATH", description.logs_path)
-    for host in description.restriction.hosts:
-        yield field("ALLOWED_HOST", host)
-    for kind in description.restriction.host_types:
-        yield field("ALLOWED_HOST_TYPE", kind)
+    # systemd 257 takes at most 1024 fields, and these may be more.
+    if hosts := description.restriction.hosts:
+        yield field("ALLOWED_HOSTS", hosts)
+    if kinds := description.restriction.host_types:
+        yield field("ALLOWED_HOST_TYPES", kinds)
 
 
 def log_fields(description: Description) -> dict[str, str]:
@@ -325,13 +332,18 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
     Returns:
         None where the unit was not made by druncd, or was changed beyond reading.
     """
-    fields: dict[str, list[str]] = {}
+    fields: dict[str, str] = {}
     for entry in service.get("LogExtraFields", ()):
         name, _, value = bytes(entry).decode(errors="replace").partition("=")
-        fields.setdefault(name, []).append(unquote(value))
+        fields[name] = value
 
     def one(name: str) -> str | None:
-        return fields.get(name, [None])[0]
+        value = fields.get(name)
+        return None if value is None else unquote(value)
+
+    def several(name: str) -> tuple[str, ...]:
+        value = fields.get(name)
+        return () if value is None else tuple(map(unquote, value.split(",")))
 
     commands = service.get("ExecStart", ())
     identity = uuid_of(unit)
@@ -354,8 +366,7 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         directory=(command["%in"] or [service.get("WorkingDirectory", "")])[0],
         logs_path=one("DRUNC_LOGS_PATH") or "",
         restriction=Restriction(
-            tuple(fields.get("DRUNC_ALLOWED_HOST", ())),
-            tuple(fields.get("DRUNC_ALLOWED_HOST_TYPE", ())),
+            several("DRUNC_ALLOWED_HOSTS"), several("DRUNC_ALLOWED_HOST_TYPES")
         ),
         booted=int(booted) if booted.isdecimal() else 0,
     )
@@ -385,9 +396,12 @@ def _read_command(path: str, words: list[str]) -> dict[str, list[Any]]:
 
 
 def read_status(unit: Mapping[str, Any]) -> Status:
-    """The status in a unit's ActiveState, SubState, ExecMainCode and ExecMainStatus."""
+    """The status in a unit's ActiveState, Result, ExecMainCode and ExecMainStatus."""
     code, status = unit["ExecMainCode"], unit["ExecMainStatus"]
     match code:
+        # systemd no longer watched when SIGKILL took effect at last.
+        case 0 if unit["ActiveState"] == "failed" and unit["Result"] == "timeout":
+            return Status(running=False, return_code=128 + signal.SIGKILL)
         case 0 if unit["ActiveState"] in ("inactive", "failed"):
             return Status(running=False, return_code=NEVER_STARTED)
         case 0:

@@ -1,0 +1,53 @@
+"""How many calls are answered at once, and how large a request may be."""
+
+import contextlib
+from collections.abc import Iterator
+
+from druncd.errors import LimitReached
+
+
+class Bounds:
+    """What all listeners together take.
+
+    Args:
+        calls: how many are answered at once.
+        request_bytes: the length of a request, serialised.
+    """
+
+    def __init__(self, calls: int, request_bytes: int) -> None:
+        self._calls = calls
+        self._request_bytes = request_bytes
+        self._running = 0
+
+    @property
+    def received_bytes(self) -> int:
+        """How long a message may be for gRPC to hand it to us.
+
+        More than a request, so that one that is too long gets our own answer; one that
+        is far too long is refused by gRPC before it takes up memory.
+        """
+        return self._request_bytes * 4 + (1 << 20)
+
+    @contextlib.contextmanager
+    def admit(self, data: bytes) -> Iterator[None]:
+        """Let a call in, and count it until it is answered.
+
+        Raises:
+            LimitReached: there are too many, or its request is too large.
+        """
+        if len(data) > self._request_bytes:
+            raise LimitReached(
+                f"the request is {len(data)} bytes long, and [limits] request_bytes ="
+                f" {self._request_bytes} in the configuration of druncd; make it smaller,"
+                " or raise that"
+            )
+        if self._running >= self._calls:
+            raise LimitReached(
+                f"{self._running} calls are being answered, and [limits] calls = {self._calls}"
+                " in the configuration of druncd; try again later, or raise that"
+            )
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1

@@ -1,0 +1,39 @@
+"""Files that systemd forgets to remove when it unloads a unit.
+
+For journald's sake systemd writes some of a unit's log settings to files of their
+own, and leaves them behind when an ExecStopPost has run (measured on 252 and 257:
+one ``log-extra-fields`` file for each process, for ever). They would fill /run.
+"""
+
+import logging
+from collections.abc import Container
+from pathlib import Path
+
+from druncd.systemd import units
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = Path("/run/systemd/units")
+KINDS = ("invocation", "log-extra-fields", "log-rate-limit-burst", "log-rate-limit-interval")
+
+
+def remove(unit: str) -> None:
+    """Remove what is left of a unit that is not loaded."""
+    for kind in KINDS:
+        _unlink(DIRECTORY / f"{kind}:{unit}")
+
+
+def sweep(loaded: Container[str]) -> None:
+    """Remove what is left of any of our units but those with the given uuids."""
+    for file in DIRECTORY.glob(f"*:{units.PATTERN}"):
+        kind, _, unit = file.name.partition(":")
+        uuid = units.uuid_of(unit)
+        if kind in KINDS and uuid is not None and uuid not in loaded:
+            _unlink(file)
+
+
+def _unlink(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("could not remove %s, which systemd left behind: %s", file, error.strerror)

@@ -1,0 +1,153 @@
+"""What an administrator does with systemctl: druncd shows the truth at once."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from client import ALL, DEAD, RUNNING, Client, query
+from conftest import processes_of, slices, systemctl, units
+
+CONTROL = Path("/etc/systemd/system.control")
+
+
+def unit(uuid: str) -> str:
+    return f"drunc-{uuid}.service"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings() -> Iterator[None]:
+    yield
+    subprocess.run(["rm", "-rf", str(CONTROL), "/run/systemd/system.control"], check=True)
+    systemctl("daemon-reload")
+
+
+async def test_a_kill(client: Client) -> None:
+    uuid = await client.boot(["sleep", "1000"])
+    systemctl("kill", "--signal=SEGV", unit(uuid))
+    (found,) = await client.dead(uuid)
+    assert found.return_code == 139
+
+
+async def test_a_stop_leaves_a_trace(client: Client) -> None:
+    uuids = [await client.boot(["sleep", "1000"]), await client.sh("exit 0")]
+    await client.dead(uuids[1])
+    systemctl("stop", *map(unit, uuids))
+    assert [process.return_code for process in await client.ps()] == [131, 0]
+
+
+async def test_a_restart(client: Client) -> None:
+    uuids = [await client.boot(["sleep", "1000"]), await client.sh("sleep 1000")]
+    await client.kill(query(uuids[1]))
+    before = processes_of(uuids[0])
+    systemctl("restart", *map(unit, uuids))
+    assert [process.status_code for process in await client.ps()] == [RUNNING, RUNNING]
+    assert processes_of(uuids[0]) != before
+
+
+async def test_a_reset_forgets_the_dead_and_is_logged(client: Client) -> None:
+    running, dead = await client.boot(["sleep", "1000"]), await client.sh("exit 1")
+    await client.dead(dead)
+    systemctl("reset-failed", "drunc-*")
+    assert [process.uuid.uuid for process in await client.ps()] == [running]
+    log = subprocess.check_output(
+        ["journalctl", "-u", "druncd", "-o", "cat", f"DRUNC_UUID={dead}"], text=True
+    )
+    assert "was forgotten by systemd" in log
+
+
+@pytest.mark.parametrize("where", ["unit", "session"])
+@pytest.mark.parametrize("runtime", [["--runtime"], []])
+async def test_properties_that_are_set(client: Client, where: str, runtime: list[str]) -> None:
+    uuid = await client.boot(["sleep", "1000"], session="set", env={"A": "b c"})
+    before = await client.ps()
+    name = unit(uuid) if where == "unit" else "drunc-set.slice"
+    systemctl("set-property", *runtime, name, "CPUWeight=50", "TasksMax=1000")
+    assert await client.ps() == before
+    systemctl("daemon-reload")
+    assert await client.ps() == before
+    systemctl("restart", "druncd")
+    await client.channel.channel_ready()
+    assert await client.ps() == before
+    assert systemctl("show", "-P", "CPUWeight", name) == "50"
+    assert (await client.restart(query(uuid))).status_code == RUNNING
+    await client.kill(query(uuid))
+    await client.flush(query(uuid))
+    assert await client.ps() == []
+    assert units() == set()
+    again = await client.boot(["sleep", "1000"], session="set")
+    assert [process.uuid.uuid for process in await client.ps()] == [again]
+
+
+async def test_a_whole_session_is_stopped(client: Client) -> None:
+    stopped = [await client.boot(["sleep", "1000"], session="a-b") for _ in range(3)]
+    other = await client.boot(["sleep", "1000"], session="c")
+    systemctl("stop", r"drunc-a\x2db.slice")
+    states = {process.uuid.uuid: process.return_code for process in await client.ps()}
+    assert states == dict.fromkeys(stopped, 131) | {other: 0}
+    # The slice is there again where it is needed.
+    assert (await client.restart(query(stopped[0]))).status_code == RUNNING
+    assert r"drunc-a\x2db.slice" in slices()
+    assert len(await client.flush(ALL)) == 2
+
+
+async def test_everything_is_stopped(client: Client) -> None:
+    uuids = [await client.boot(["sleep", "1000"], session=session) for session in ("a", None)]
+    systemctl("stop", "drunc.slice")
+    assert {process.status_code for process in await client.ps()} == {DEAD}
+    for uuid in uuids:
+        assert (await client.restart(query(uuid))).status_code == RUNNING
+
+
+async def test_units_of_others_are_left_alone(client: Client) -> None:
+    foreign = ("drunc-foreign", "drunc-0a1b2c3d-0000-4000-8000-0123456789ab")
+    for name in foreign:
+        subprocess.run(["systemd-run", "-q", "-u", name, "sleep", "1000"], check=True)
+    assert await client.ps() == []
+    assert await client.terminate() == []
+    systemctl("restart", "druncd")
+    await client.channel.channel_ready()
+    assert await client.ps() == []
+    for name in foreign:
+        assert systemctl("is-active", name) == "active"
+        systemctl("stop", name)
+
+
+async def test_units_of_others_in_files(client: Client) -> None:
+    directory = Path("/run/systemd/system")
+    directory.mkdir(exist_ok=True)
+    for name in ("drunc-x", "drunc-0a1b2c3d-0000-4000-8000-0123456789ac", "drunc-broken"):
+        line = "ExecStart=/bin/sleep 1000" if name != "drunc-broken" else "Exec Start"
+        (directory / f"{name}.service").write_text(f"[Service]\n{line}\n")
+    try:
+        systemctl("daemon-reload")
+        systemctl("start", "drunc-x", "drunc-0a1b2c3d-0000-4000-8000-0123456789ac")
+        uuid = await client.boot(["sleep", "1000"])
+        assert [process.uuid.uuid for process in await client.ps()] == [uuid]
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.kill(query("0a1b2c3d-0000-4000-8000-0123456789ac"))
+        assert len(await client.terminate()) == 1
+        assert systemctl("is-active", "drunc-x") == "active"
+    finally:
+        systemctl("stop", "drunc-x", "drunc-0a1b2c3d-0000-4000-8000-0123456789ac")
+        for file in directory.glob("drunc-*.service"):
+            file.unlink()
+        systemctl("daemon-reload")
+
+
+async def test_a_drop_in_does_not_make_half_a_process(client: Client) -> None:
+    uuid = await client.boot(["sleep", "1000"], env={"A": "1"})
+    before = await client.ps()
+    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nLogExtraFields=\nEnvironment=B=2\n")
+    try:
+        systemctl("daemon-reload")
+        assert await client.ps() == before
+    finally:
+        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
+        systemctl("daemon-reload")
+    systemctl("restart", "druncd")
+    await client.channel.channel_ready()
+    assert await client.ps() == before
