@@ -14,6 +14,8 @@
 Each is raised where the fact is known; druncd.rpc turns it into an answer.
 """
 
+SHOWN = 200
+
 
 class DruncdError(Exception):
     """Anything that a client is told as an error; its text is written for the client."""
@@ -61,3 +63,10 @@ class SystemdError(DruncdError):
     def __init__(self, name: str, text: str) -> None:
         super().__init__(f"{text} ({name})")
         self.name = name
+
+
+def shown(text: str) -> str:
+    """A client's own text as a message shows it: quoted, and cut in the middle if it is long."""
+    if len(text) > SHOWN:
+        text = f"{text[: SHOWN // 2]}…{text[-SHOWN // 2 :]}"
+    return repr(text)

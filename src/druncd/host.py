@@ -8,11 +8,12 @@ import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from druncd.errors import CouldNotStart, NotHere
+from druncd.errors import CouldNotStart, NotHere, shown
 from druncd.process import Description, Step
 
 RESOLVE_SECONDS = 2.0
 RESOLVED_HOSTS = 16
+LISTED_HOSTS = 5
 LOOK_SECONDS = 10.0
 # What systemd gives to services, see systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,9 +49,14 @@ async def admit(hosts: Sequence[str], here: str) -> None:
     if any(resolved):
         return
     raise NotHere(
-        f"the process may run on {', '.join(map(repr, hosts))} only, and this node is {here!r}:"
+        f"the process may run on {_listed(hosts)} only, and this node is {here!r}:"
         " name it in allowed_hosts, or leave allowed_hosts empty"
     )
+
+
+def _listed(hosts: Sequence[str]) -> str:
+    text = ", ".join(map(shown, hosts[:LISTED_HOSTS]))
+    return f"{text} or {len(hosts) - LISTED_HOSTS} others" if len(hosts) > LISTED_HOSTS else text
 
 
 def _is_own_name(host: str, here: str) -> bool:
@@ -112,7 +118,7 @@ def _find_program(description: Description) -> str | None:
     directory = description.directory or "/"
     if not os.path.isdir(directory):
         raise CouldNotStart(
-            f"could not start {description}: the directory {directory!r} does not exist"
+            f"could not start {description}: the directory {shown(directory)} does not exist"
         )
     step = first = description.steps[0]
     try:
@@ -123,7 +129,7 @@ def _find_program(description: Description) -> str | None:
                 _check_executable(step.program)
     except OSError as error:
         raise CouldNotStart(
-            f"could not start {description}: {step.program!r}: {error.strerror}"
+            f"could not start {description}: {shown(step.program)}: {error.strerror}"
         ) from error
     if len(description.steps) == 1:
         return program
@@ -158,9 +164,9 @@ def _locate(step: Step, environment: Mapping[str, str], directory: str) -> str |
         if program in ("source", ".") and step.arguments and "/" in step.arguments[0]:
             path = os.path.join(directory, step.arguments[0])
             if not os.path.exists(path):
-                raise FileNotFoundError(2, f"the script {step.arguments[0]!r} does not exist")
+                raise FileNotFoundError(2, f"the script {shown(step.arguments[0])} does not exist")
         return None
-    raise FileNotFoundError(2, f"not found in PATH, which is {search!r}")
+    raise FileNotFoundError(2, f"not found in PATH, which is {shown(search)}")
 
 
 def _check_executable(path: str) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from druncd.errors import shown
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -53,8 +55,8 @@ class Description:
 
     def __str__(self) -> str:
         """The process as messages and logs name it."""
-        place = "no session" if self.session is None else f"session {self.session!r}"
-        return f"{self.name!r} ({self.uuid}, {place})"
+        place = "no session" if self.session is None else f"session {shown(self.session)}"
+        return f"{shown(self.name)} ({self.uuid}, {place})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,11 @@ async def test_processes_outlive_an_event(client: Client, event: str) -> None:
             listed = await processes(client)
             assert {uuid: listed[uuid] for uuid in before} == before
     codes = {error.code() for error in errors}
-    # NOT_FOUND follows a boot whose answer was lost.
-    assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+    allowed = {grpc.StatusCode.UNAVAILABLE}
+    if event.endswith("restart druncd"):
+        # Of a call that arrived after the end had begun.
+        allowed.add(grpc.StatusCode.CANCELLED)
+    assert codes <= allowed
     if event.endswith("daemon-reload") or event.startswith("journalctl"):
         assert not errors
     assert processes_of(uuid)[0] in pids
@@ -274,9 +277,8 @@ async def test_a_full_disk_for_the_journal(client: Client, small_journal: Path) 
     loud = await client.sh("seq 200000; exit 5")
     (found,) = await client.dead(loud)
     assert found.return_code == 5
-    # What journald had room for is there, in whatever order it got there.
+    # What journald had room for is there; it may try a line again in another file.
     lines = await client.logs(loud, 200_000)
-    assert len(lines) == len(set(lines))
     assert set(lines) < {str(number) for number in range(1, 200_001)}
     with pytest.raises(grpc.aio.AioRpcError, match="not-there"):
         await client.boot(["/not-there"])

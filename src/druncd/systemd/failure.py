@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from druncd.errors import shown
 from druncd.process import Description
 from druncd.systemd import journal, units
 from druncd.systemd.bus import SERVICE, UNIT, Bus
@@ -14,9 +15,9 @@ EXEC = 203
 # Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
 FIRST_STEP, LAST_STEP = 200, 245
 STEPS = {
-    200: "the directory {directory!r} can't be entered",
+    200: "the directory {directory} can't be entered",
     202: "the standard streams could not be set up",
-    EXEC: "the program {program!r} can't be executed by the account {user!r}",
+    EXEC: "the program {program} can't be executed by the account {user!r}",
     205: "a resource limit could not be set",
     206: "the arguments and the environment are too large",
     209: "standard output could not be connected to the journal",
@@ -52,8 +53,8 @@ async def why_not_started(
             return None
     step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
     reason = f"could not start {description}: " + step.format(
-        directory=description.directory or "/",
-        program=description.steps[0].program,
+        directory=shown(description.directory or "/"),
+        program=shown(description.steps[0].program),
         user=account,
     )
     if words is not None:

@@ -162,7 +162,12 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._catch_up()
-        return [unit.process() for unit in self._units.values() if unit.visible]
+        return [
+            unit.process()
+            for unit in self._units.values()
+            # Ours are inactive for the moment between being reset and being unloaded only.
+            if unit.visible and unit.state["ActiveState"] != "inactive"
+        ]
 
     def process(self, uuid: str) -> Process:
         """One process, as of the last signal.
@@ -252,6 +257,8 @@ class Node:
                 ) from error
             raise
         unit.visible = True
+        if not unit.running:
+            self._died.set()
         return unit.process()
 
     async def stop(self, uuid: str) -> Process:
