@@ -152,6 +152,37 @@ async def test_flush_never_touches_a_running_process(client: Client) -> None:
     assert [process.uuid.uuid for process in await client.ps()] == [running]
 
 
+def left_by_systemd() -> set[str]:
+    """The files that systemd keeps for journald's sake."""
+    return {file.name for file in Path("/run/systemd/units").glob("*:drunc-*")}
+
+
+async def test_a_flush_leaves_no_file_behind(client: Client) -> None:
+    uuids = [
+        await client.sh("exit 0"),
+        await client.sh("exit 1"),
+        await client.boot(["sleep", "9"]),
+    ]
+    await client.kill(query(uuids[2]))
+    await client.dead(*uuids)
+    assert left_by_systemd()
+    assert len(await client.flush(ALL)) == 3
+    assert left_by_systemd() == set()
+
+
+async def test_files_left_while_druncd_was_down_are_removed(client: Client) -> None:
+    gone, kept = await client.sh("exit 0"), await client.boot(["sleep", "1000"])
+    await client.dead(gone)
+    systemctl("stop", "druncd")
+    systemctl("stop", f"drunc-{gone}.service")
+    systemctl("reset-failed", f"drunc-{gone}.service")
+    assert any(gone in name for name in left_by_systemd())
+    systemctl("start", "druncd")
+    await client.channel.channel_ready()
+    assert not any(gone in name for name in left_by_systemd())
+    assert any(kept in name for name in left_by_systemd())
+
+
 async def test_fifty_processes_of_one_session(client: Client) -> None:
     clients = [client, *(Client() for _ in range(4))]
     obedient = "trap 'exit $CODE' QUIT; echo ready; while :; do sleep 0.1; done"

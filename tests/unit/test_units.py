@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,56 @@ def test_nothing_is_written_that_a_reload_would_damage(description: Description)
     for name in ("Description", "SyslogIdentifier", "WorkingDirectory"):
         assert not set(properties.get(name, "")) & {"\n", "\r", "\\"}
     assert not set(properties.get("WorkingDirectory", "")) & set(" \t%$\"'")
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All texts in a property."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from strings(one)
+
+
+@pytest.mark.parametrize(
+    "odd", ["\ufffe", "\uffff", "\ufdd0", "\ufdef", "\U0001fffe", "\U0010ffff"]
+)
+def test_no_noncharacter_gets_to_systemd(odd: str) -> None:
+    description = plain(
+        name=odd,
+        session=odd,
+        environment={"A": odd, odd: "B"},
+        steps=(Step("/bin/program", (odd, f"a{odd}b")),),
+        directory=f"/{odd}",
+        restriction=Restriction((f"{odd},b", odd), (odd,)),
+    )
+    units.check(description)
+    properties = written(description, "/bin/program")
+    for value in (*properties.values(), [field.decode() for field in properties["LogExtraFields"]]):
+        assert not any(odd in text for text in strings(value))
+    assert units.read_description(units.unit_name(UUID), properties, "here") == description
+
+
+@pytest.mark.parametrize("count", [2, 2_000])
+def test_many_hosts_take_one_field(count: int) -> None:
+    hosts = tuple(f"host,{index} %" for index in range(count))
+    properties = written(plain(restriction=Restriction(hosts, ("",))), "/bin/true")
+    assert len(properties["LogExtraFields"]) < 10
+    found = units.read_description(units.unit_name(UUID), properties, "here")
+    assert found is not None
+    assert found.restriction == Restriction(hosts, ("",))
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ({"steps": (Step("x", ("a",) * 30_000),)}, "at most|more than 20000"),
+        ({"environment": {f"V{index}": "" for index in range(5_000)}}, "more than 4000"),
+    ],
+)
+def test_what_would_stall_systemd_is_refused(details: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        units.check(plain(**details))
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the launcher is a bash script")

@@ -1,0 +1,25 @@
+"""How many calls are let in."""
+
+import pytest
+
+from druncd.errors import LimitReached
+from druncd.rpc.bounds import Bounds
+
+
+def test_a_call_makes_room_when_it_ends_however_it_ends() -> None:
+    bounds = Bounds(calls=2, request_bytes=10)
+    with bounds.admit(b""):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="mine"), bounds.admit(b""):
+                raise ValueError("mine")
+        with bounds.admit(b""), pytest.raises(LimitReached, match=r"\[limits\] calls = 2"):
+            bounds.admit(b"").__enter__()
+
+
+def test_a_request_may_be_as_long_as_the_limit() -> None:
+    bounds = Bounds(calls=1, request_bytes=10)
+    with bounds.admit(b"x" * 10):
+        pass
+    with pytest.raises(LimitReached, match=r"\[limits\] request_bytes = 10"):
+        bounds.admit(b"x" * 11).__enter__()
+    assert bounds.received_bytes > 10
