@@ -72,9 +72,10 @@ async def configure(client: Client) -> AsyncIterator[Configure]:
 
 @pytest.fixture(autouse=True)
 def _leave_nothing() -> Iterator[None]:
-    """Every test begins and ends without processes."""
+    """Every test begins and ends without processes, so that one's failure stays its own."""
     yield
-    left = units()
-    if left:
+    if left := units():
         systemctl("stop", *left)
         systemctl("reset-failed", *left)
+    if left := slices():
+        systemctl("stop", *left)
