@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import stat
@@ -11,13 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from druncd.errors import CouldNotStart, NotHere, shown
 from druncd.process import Description, Step
 
+log = logging.getLogger(__name__)
+
 RESOLVE_SECONDS = 2.0
 RESOLVED_HOSTS = 16
 LISTED_HOSTS = 5
 LOOK_SECONDS = 10.0
 # What systemd gives to services, see systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="look")
+# Each boot that names a file server that hangs keeps one for good.
+_threads = ThreadPoolExecutor(max_workers=256, thread_name_prefix="look")
 # Of bash(1); a step may name one, since steps run in a shell.
 BUILTINS = frozenset(
     ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue"
@@ -91,7 +95,10 @@ async def _resolves_here(host: str) -> bool:
             found = await asyncio.get_running_loop().getaddrinfo(
                 host.strip(), None, type=socket.SOCK_DGRAM
             )
-    except (OSError, UnicodeError, TimeoutError):
+    except TimeoutError:
+        log.warning("the name %s could not be looked up within %g s", shown(host), RESOLVE_SECONDS)
+        return False
+    except (OSError, UnicodeError):
         return False
     return any(_is_own_address(str(info[4][0]).partition("%")[0]) for info in found)
 

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -51,7 +51,7 @@ class Manager:
         self._limits = limits
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._booting: dict[str, Process] = {}
-        self._reviving: dict[str, Process] = {}
+        self._restarting: dict[str, Process] = {}
 
     async def boot(self, description: Description) -> Process:
         """Start a process; it gets a new uuid, and this node as its host.
@@ -122,11 +122,7 @@ class Manager:
         found = await self._one(query)
         async with self._lock(found.uuid):
             found = self._node.process(found.uuid)
-            with (
-                contextlib.nullcontext()
-                if found.status.running
-                else self._counted(found, self._reviving)
-            ):
+            with self._counted(found, self._restarting):
                 process = await self._node.restart(found.uuid)
         log.info("restarted %s", process.description, extra=units.log_fields(process.description))
         return process
@@ -158,7 +154,9 @@ class Manager:
             process = self._node.process(process.uuid)
             if process.status.running:
                 return None
-            await self._node.remove(process.uuid)
+            # Or by an administrator, just now.
+            if not await self._node.remove(process.uuid):
+                return None
         known = process.description
         log.info("flushed %s%s", known, because, extra=units.log_fields(known))
         return process
@@ -219,22 +217,31 @@ class Manager:
     def _counted(self, process: Process, among: dict[str, Process]) -> Iterator[None]:
         """Count a process as running while it is being started.
 
+        One that runs already, and is to be restarted, keeps its place.
+
         Raises:
             LimitReached: one more is too many.
         """
+        started = (self._booting | self._restarting).values()
+        counted = self._node.alive() | {other.uuid: other.description for other in started}
+        if process.uuid not in counted:
+            self._check_limits(process, counted.values())
+        among[process.uuid] = process
+        try:
+            yield
+        finally:
+            del among[process.uuid]
+
+    def _check_limits(self, process: Process, counted: Collection[Description]) -> None:
         session = process.description.session
-        sessions = self._node.alive()
-        sessions.update(
-            other.description.session for other in (self._booting | self._reviving).values()
-        )
-        alive = sessions.total()
+        alive = len(counted)
         if alive >= self._limits.processes:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes run on this node,"
                 f" and [limits] processes = {self._limits.processes} in its configuration;"
                 " kill some, or raise it"
             )
-        alive = sessions[session]
+        alive = sum(other.session == session for other in counted)
         if session and alive >= self._limits.processes_per_session:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes of its session run"
@@ -242,11 +249,6 @@ class Manager:
                 f" {self._limits.processes_per_session} in its configuration;"
                 " kill some, or raise it"
             )
-        among[process.uuid] = process
-        try:
-            yield
-        finally:
-            del among[process.uuid]
 
     async def _each(
         self,
@@ -266,15 +268,14 @@ class Manager:
         for error in errors:
             if not isinstance(error, DruncdError):
                 raise error
+        done = [result for result in results if isinstance(result, Process)]
         alive = [error for error in errors if isinstance(error, StillAlive)]
         if alive:
-            raise StillAlive(
-                f"{_listed(list(map(str, alive)))}; systemd goes on trying,"
-                f" {len(processes) - len(alive)} others are dead"
-            )
+            others = f"; {len(done)} others are dead" if done else ""
+            raise StillAlive(_listed(list(map(str, alive))) + others)
         if errors:
             raise errors[0]
-        return [result for result in results if isinstance(result, Process)]
+        return done
 
     def _lock(self, uuid: str) -> asyncio.Lock:
         return self._locks.setdefault(uuid, asyncio.Lock())

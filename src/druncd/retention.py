@@ -36,6 +36,9 @@ async def retain(node: Node, manager: Manager, keep: Retention) -> None:
         except DruncdError as error:
             log.warning("could not flush all that [retention] does not keep: %s", error)
             delay = RETRY_SECONDS
+        except Exception:
+            log.exception("could not flush all that [retention] does not keep")
+            delay = RETRY_SECONDS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await node.wait_for_a_death()

@@ -1,5 +1,6 @@
 """What an administrator does with systemctl: druncd shows the truth at once."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, Client, query
-from conftest import processes_of, slices, systemctl, units
+from conftest import processes_of, slices, systemctl, units, until
 
 CONTROL = Path("/etc/systemd/system.control")
 
@@ -110,6 +111,8 @@ async def test_units_of_others_are_left_alone(client: Client) -> None:
     await client.channel.channel_ready()
     assert await client.ps() == []
     for name in foreign:
+        # What journald knows of it.
+        assert Path(f"/run/systemd/units/invocation:{name}.service").is_symlink()
         assert systemctl("is-active", name) == "active"
         systemctl("stop", name)
 
@@ -151,3 +154,16 @@ async def test_a_drop_in_does_not_make_half_a_process(client: Client) -> None:
     systemctl("restart", "druncd")
     await client.channel.channel_ready()
     assert await client.ps() == before
+
+
+async def test_a_stop_during_a_restart_makes_it_an_error(client: Client) -> None:
+    """Also where the main process is dead already, and only a child of it keeps the job."""
+    stubborn = "trap '' QUIT; echo ready; sleep 1000; sleep 1000"
+    uuid = await client.sh(f'setsid -f bash -c "{stubborn}"; exec sleep 1000')
+    await client.printed(uuid, "ready")
+    restart = asyncio.create_task(client.restart(query(uuid)))
+    await until(lambda: systemctl("show", "-P", "MainPID", unit(uuid)) == "0")
+    await asyncio.to_thread(systemctl, "stop", unit(uuid))
+    with pytest.raises(grpc.aio.AioRpcError, match="canceled"):
+        await restart
+    assert (await client.one(uuid)).status_code == DEAD

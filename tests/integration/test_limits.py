@@ -156,3 +156,14 @@ async def test_a_kill_of_more_than_are_kept_tells_of_all(
     killed = await client.kill(ALL)
     assert {process.uuid.uuid for process in killed} == set(uuids)
     await until_ps(client, lambda listed: len(listed) == 2)
+
+
+async def test_a_process_that_is_being_restarted_counts_once(
+    client: Client, configure: Configure
+) -> None:
+    await configure("[limits]\nprocesses = 10\n")
+    dead = [await client.sh("exit 1; sleep 1") for _ in range(8)]
+    await client.dead(*dead)
+    restarts = [asyncio.create_task(client.restart(query(uuid))) for uuid in dead]
+    await asyncio.gather(*(client.boot(["sleep", "1000"]) for _ in range(2)))
+    await asyncio.gather(*restarts)

@@ -142,3 +142,50 @@ async def test_an_administrator_s_stop_during_a_restart(client: Client) -> None:
         await restart
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert (await client.one(uuid)).status_code == DEAD
+
+
+async def test_a_kill_that_an_administrator_restarts_against_ends_it(client: Client) -> None:
+    """systemctl's restart takes the place of the kill's stop, which is asked for again."""
+    uuid = await client.sh(STUBBORN)
+    unit = f"drunc-{uuid}.service"
+    await client.printed(uuid, "ready")
+    kill = asyncio.create_task(client.kill(query(uuid)))
+    await until(lambda: systemctl("show", "-P", "ActiveState", unit) == "deactivating")
+    restart = asyncio.create_task(asyncio.to_thread(systemctl, "restart", unit))
+    (killed,) = await kill
+    await restart
+    assert (killed.status_code, killed.return_code) == (DEAD, 137)
+    assert (await client.one(uuid)).status_code == DEAD
+    assert processes_of(uuid) == []
+
+
+async def test_a_flush_and_an_administrator_s_restart(client: Client) -> None:
+    """It is flushed, or it runs; which of the two is decided by who came first."""
+    uuids = [await client.sh("sleep 1000") for _ in range(10)]
+    await client.kill(query(*uuids))
+    restarts = [
+        asyncio.create_task(asyncio.to_thread(systemctl, "restart", f"drunc-{uuid}.service"))
+        for uuid in uuids
+    ]
+    flushed = {process.uuid.uuid for process in await client.flush(query(*uuids))}
+    await asyncio.gather(*restarts)
+    there = {process.uuid.uuid: process.status_code for process in await client.ps()}
+    assert there == dict.fromkeys(set(uuids) - flushed, RUNNING)
+
+
+async def test_a_kill_spares_what_an_administrator_starts_after_it(client: Client) -> None:
+    uuid = await client.sh("trap 'exit 7' QUIT; echo ready; while :; do sleep 0.1; done")
+    unit = f"drunc-{uuid}.service"
+    for _ in range(5):
+        await client.printed(uuid, "ready")
+        kill = asyncio.create_task(client.kill(query(uuid)))
+        await until(lambda: systemctl("show", "-P", "ActiveState", unit) != "active")
+        systemctl("start", unit)
+        await kill
+        # Whoever came second, it was never killed by force.
+        systemctl("start", unit)
+        assert (await client.one(uuid)).status_code == RUNNING
+        ended = await asyncio.to_thread(
+            subprocess.check_output, ["journalctl", "-o", "cat", "-u", unit], text=True
+        )
+        assert "status=9" not in ended

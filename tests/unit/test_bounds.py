@@ -23,3 +23,15 @@ def test_a_request_may_be_as_long_as_the_limit() -> None:
     with pytest.raises(LimitReached, match=r"\[limits\] request_bytes = 10"):
         bounds.admit(b"x" * 11).__enter__()
     assert bounds.received_bytes > 10
+
+
+def test_logs_may_be_half_of_the_calls() -> None:
+    bounds = Bounds(calls=4, request_bytes=10)
+    with bounds.admit(b"", stream=True), bounds.admit(b"", stream=True):
+        with (
+            pytest.raises(LimitReached, match=r"half of \[limits\] calls = 4"),
+            bounds.admit(b"", stream=True),
+        ):
+            pass
+        with bounds.admit(b""):
+            pass

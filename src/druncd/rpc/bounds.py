@@ -10,7 +10,8 @@ class Bounds:
     """What all listeners together take.
 
     Args:
-        calls: how many are answered at once.
+        calls: how many are answered at once; logs being read may be half of them, since
+            nothing but their clients decides how long they take.
         request_bytes: the length of a request, serialised.
     """
 
@@ -18,6 +19,7 @@ class Bounds:
         self._calls = calls
         self._request_bytes = request_bytes
         self._running = 0
+        self._streams = 0
 
     @property
     def received_bytes(self) -> int:
@@ -29,8 +31,12 @@ class Bounds:
         return self._request_bytes * 4 + (1 << 20)
 
     @contextlib.contextmanager
-    def admit(self, data: bytes) -> Iterator[None]:
+    def admit(self, data: bytes, *, stream: bool = False) -> Iterator[None]:
         """Let a call in, and count it until it is answered.
+
+        Args:
+            data: the request.
+            stream: whether it is answered by a log.
 
         Raises:
             LimitReached: there are too many, or its request is too large.
@@ -46,8 +52,15 @@ class Bounds:
                 f"{self._running} calls are being answered, and [limits] calls = {self._calls}"
                 " in the configuration of druncd; try again later, or raise that"
             )
+        if stream and self._streams >= max(1, self._calls // 2):
+            raise LimitReached(
+                f"{self._streams} logs are being read, half of [limits] calls = {self._calls}"
+                " in the configuration of druncd; try again later, or raise that"
+            )
         self._running += 1
+        self._streams += stream
         try:
             yield
         finally:
             self._running -= 1
+            self._streams -= stream

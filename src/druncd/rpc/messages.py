@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from druncd.errors import BadRequest
+from druncd.errors import BadRequest, shown
 from druncd.process import Description, Process, Restriction, Step
 from druncd.query import Query, Rule
 from druncschema.process_manager_pb2 import (
@@ -51,8 +51,8 @@ def unpack(request: Request, kind: type[M]) -> M:
             return payload
     except DecodeError as error:
         raise BadRequest(f"the data of the request is not a valid {expected}: {error}") from error
-    came = request.data.type_url or "no type at all"
-    raise BadRequest(f"the data of the request is {came!r}: expected {expected}")
+    came = shown(request.data.type_url or "no type at all")
+    raise BadRequest(f"the data of the request is {came}: expected {expected}")
 
 
 def query(message: ProcessQuery, rule: Rule) -> Query:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from druncd.errors import DruncdError
+from druncd.errors import DruncdError, shown
 from druncd.manager import Manager
 from druncd.query import Query
 from druncd.rpc import messages
@@ -139,7 +139,7 @@ class _Servicer:
         self, command: str, replies: Replies, error: Exception, context: Context
     ) -> Response:
         user = replies.token.user_name if replies.token else ""
-        asked = f" asked by {user!r}" if user else ""
+        asked = f" asked by {shown(user)}" if user else ""
         fields = {"DRUNC_COMMAND": command, "DRUNC_USER": user}
         if isinstance(error, DruncdError):
             log.info("%s%s failed: %s", command, asked, error, extra=fields)
@@ -191,7 +191,7 @@ class _Servicer:
         try:
             request = messages.parse_request(data)
             replies = self._replies(request)
-            with self._bounds.admit(data):
+            with self._bounds.admit(data, stream=True):
                 asked = messages.unpack(request, LogRequest)
                 query = messages.query(asked.query, self._contract.rule)
                 async with contextlib.aclosing(self._manager.logs(query, asked.how_far)) as pieces:

@@ -106,8 +106,8 @@ class Bus:
                 await self._keeper
         self._lose()
 
-    async def wait_ready(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until systemd can be reached.
+    async def wait_ready(self, timeout: float | None) -> None:
+        """Wait at most `timeout` seconds until systemd can be reached, or for ever if None.
 
         Raises:
             Unavailable: it could not be reached in that time.

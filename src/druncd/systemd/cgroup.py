@@ -4,6 +4,7 @@ systemd's own word is not enough: it calls a unit failed when a process has outl
 SIGKILL, and it does not know of a freezer that others have used. See cgroups(7).
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -42,5 +43,10 @@ def _read(file: Path) -> str:
     """A file's text, empty where the group or process is gone."""
     try:
         return file.read_text(errors="replace").strip()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
+    except OSError as error:
+        # The group went away after its file was opened, see cgroups(7).
+        if error.errno == errno.ENODEV:
+            return ""
+        raise

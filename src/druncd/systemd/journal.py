@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from systemd import _reader, journal
 
@@ -25,7 +26,12 @@ PIECE_BYTES = 1 << 20
 # Every byte that is not UTF-8 grows to three, and a gRPC client takes 4 MiB.
 LINE_BYTES = 1_300_000
 
+# How many entries are passed over until a call that is gone is noticed.
+STRIDE = 10_000
+
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="journal")
+# Why a boot failed is to be told also while long logs are being read.
+_diagnosis = ThreadPoolExecutor(max_workers=4, thread_name_prefix="diagnosis")
 
 
 async def synchronize() -> None:
@@ -49,7 +55,9 @@ async def synchronize() -> None:
         log.warning("journald did not synchronize, the newest lines may be missing: %r", error)
 
 
-async def lines(unit: str, count: int) -> AsyncGenerator[list[str], None]:
+async def lines(
+    unit: str, count: int, threads: ThreadPoolExecutor = _threads
+) -> AsyncGenerator[list[str], None]:
     """The last `count` lines that the processes of a unit printed, oldest first, in pieces.
 
     A line that journald split for its length is whole again; one of more than
@@ -58,17 +66,19 @@ async def lines(unit: str, count: int) -> AsyncGenerator[list[str], None]:
     """
     await synchronize()
     loop = asyncio.get_running_loop()
-    reading = await loop.run_in_executor(_threads, _Reading, unit, count)
+    reading = _Reading(unit, count)
     try:
-        while piece := await loop.run_in_executor(_threads, reading.piece):
+        await loop.run_in_executor(threads, reading.begin)
+        while piece := await loop.run_in_executor(threads, reading.piece):
             yield piece
     finally:
-        await loop.run_in_executor(_threads, reading.close)
+        reading.give_up()
+        await loop.run_in_executor(threads, reading.close)
 
 
 async def last_lines(unit: str, count: int) -> list[str]:
     """The last `count` lines that the processes of a unit printed, oldest first."""
-    return [line async for piece in lines(unit, count) for line in piece]
+    return [line async for piece in lines(unit, count, _diagnosis) for line in piece]
 
 
 async def spawn_failure(unit: str, invocation: str, program: str) -> str | None:
@@ -81,7 +91,7 @@ async def spawn_failure(unit: str, invocation: str, program: str) -> str | None:
     """
     await synchronize()
     return await asyncio.get_running_loop().run_in_executor(
-        _threads, _spawn_failure, unit, invocation, program
+        _diagnosis, _spawn_failure, unit, invocation, program
     )
 
 
@@ -104,31 +114,49 @@ class _Reading:
     """One unit's lines, from a point near the end of the journal to its end."""
 
     def __init__(self, unit: str, count: int) -> None:
-        self._left = count
+        self._unit = unit
+        self._count = self._left = count
+        self._wanted = True
+        self._more = self._split = False
         # A reader must not be closed while a thread is still reading from it, as it
         # may when the call that asked for a piece was cancelled.
         self._lock = threading.Lock()
-        self._reader = _printed(unit)
-        # Reading one more field of every entry costs a quarter of the speed, so
-        # it is first asked whether any line was split at all.
-        parts = _printed(unit)
-        parts.add_match("_LINE_BREAK=line-max")
-        parts.seek_head()
-        self._split = parts._next()
-        parts.close()
-        self._reader.seek_tail()
-        if self._split:
-            self._seek_whole_lines(count)
-        else:
-            self._more = bool(self._reader._previous(count))
+        self._reader: Any = None
 
-    def _seek_whole_lines(self, count: int) -> None:
-        """Go back over `count` lines that may have several entries each."""
+    def begin(self) -> None:
+        """Open the journal, and go to the first of the lines."""
+        with self._lock:
+            # Reading one more field of every entry costs a quarter of the speed, so
+            # it is first asked whether any line was split at all.
+            parts = _printed(self._unit)
+            parts.add_match("_LINE_BREAK=line-max")
+            parts.seek_head()
+            self._split = parts._next()
+            parts.close()
+            self._reader = _printed(self._unit)
+            self._reader.seek_tail()
+            if self._split:
+                self._seek_whole_lines()
+            else:
+                self._seek_entries()
+
+    def give_up(self) -> None:
+        """Make whatever a thread still does for this reading end soon."""
+        self._wanted = False
+
+    def _seek_entries(self) -> None:
+        left = self._count
+        while left > 0 and self._wanted and self._reader._previous(min(left, STRIDE)):
+            self._more = True
+            left -= STRIDE
+
+    def _seek_whole_lines(self) -> None:
+        """Go back over lines that may have several entries each."""
         ends = 0
-        while self._reader._previous():
+        while self._wanted and self._reader._previous():
             if not self._continues():
                 ends += 1
-            if ends > count:
+            if ends > self._count:
                 self._more = self._reader._next()
                 return
         self._reader.seek_head()
@@ -150,7 +178,13 @@ class _Reading:
         found: list[str] = []
         size = 0
         get, advance = self._reader._get, self._reader._next
-        while self._more and self._left and len(found) < PIECE_LINES and size < PIECE_BYTES:
+        while (
+            self._more
+            and self._wanted
+            and self._left
+            and len(found) < PIECE_LINES
+            and size < PIECE_BYTES
+        ):
             message, ended = get("MESSAGE"), True
             if self._split:
                 message, ended = self._rest_of_line(message)
@@ -175,7 +209,8 @@ class _Reading:
         """Give the journal's files back; no piece can be had afterwards."""
         with self._lock:
             self._more = False
-            self._reader.close()
+            if self._reader is not None:
+                self._reader.close()
 
 
 def _printed(unit: str) -> "_reader._Reader":

@@ -9,11 +9,12 @@ of processes.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 REREAD_PAUSE = 0.05
 # In the place of a job's path: that it may be over.
 CHECK = ""
+# That it is not known, and will not soon be, what becomes of it.
+LOST = "lost"
 UNIT_PATHS = units.unit_path(units.PREFIX)
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 # For how long a request waits for systemd to come back before it is refused.
@@ -43,6 +46,8 @@ PATIENCE = 5.0
 COLLECT_TIMEOUT = 10.0
 # A start job waits for execve only, but a busy PID 1 can take its time.
 START_TIMEOUT = 90.0
+# How often to ask for a stop that somebody else's job takes the place of.
+STOP_ATTEMPTS = 3
 # How often to look whether what SIGKILL was sent to is gone; the kernel does not tell.
 LEFT_BEHIND_PAUSE = 0.05
 LISTED = 10
@@ -78,7 +83,8 @@ class _Unit:
     exists: bool = True
     unwanted: bool = False
     running: bool = True
-    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    removed: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def group(self) -> Path:
@@ -97,6 +103,12 @@ class _Unit:
             if name in properties:
                 self.state[name] = properties[name]
         self.running = units.read_status(self.state).running
+        self.stir()
+
+    def stir(self) -> None:
+        """Wake all who wait for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def process(self) -> Process:
         status = units.read_status(self.state)
@@ -117,21 +129,22 @@ class Node:
     def __init__(self, hostname: str, settings: units.Settings) -> None:
         self.hostname = hostname
         self._settings = settings
-        self._bus = Bus(self._signal, self._read_afresh, self._doubt)
+        self._bus = Bus(self._signal, self._read_afresh, self._lost)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
-        # How often each unit was heard to change, to tell whether it did while it
-        # was being read.
+        # How often each unit was heard to change during the readings under way, to tell
+        # whether what was read of it is out of date.
         self._heard: Counter[str] = Counter()
+        self._listeners = 0
         self._in_slice: Counter[str] = Counter()
         self._clearing: dict[str, asyncio.Task[None]] = {}
         self._died = asyncio.Event()
         # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
         self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
-        # Whether the signals of units coming and going can be believed. They can't
-        # from the begin of a daemon-reload, or the loss of the bus, until all has
-        # been read anew.
+        # Whether the view is whole. It is not from the begin of a daemon-reload, or the
+        # loss of the bus, until all has been read anew.
         self._settled = False
+        self._reloading = False
         self._doubts = 0
         self._reader: asyncio.Task[None] | None = None
         self._readings = 0
@@ -177,13 +190,9 @@ class Node:
         """
         return self._unit(uuid).process()
 
-    def alive(self) -> Counter[str | None]:
-        """How many processes run in each session, as of the last signal."""
-        return Counter(
-            unit.description.session
-            for unit in self._units.values()
-            if unit.visible and unit.running
-        )
+    def alive(self) -> dict[str, Description]:
+        """What runs, as of the last signal, by uuid; also what is not shown to clients yet."""
+        return {uuid: unit.description for uuid, unit in self._units.items() if unit.running}
 
     def dead(self) -> list[tuple[Process, int]]:
         """The dead, as of the last signal, those that died first coming first.
@@ -256,9 +265,7 @@ class Node:
                     f" /run has {_free_in_run()} bytes free"
                 ) from error
             raise
-        unit.visible = True
-        if not unit.running:
-            self._died.set()
+        self._show(unit)
         return unit.process()
 
     async def stop(self, uuid: str) -> Process:
@@ -279,7 +286,16 @@ class Node:
             # The signal, SIGKILL, and ExecStopPost each have the time-out for themselves.
             limit = 3 * self._settings.kill_timeout + 10
             try:
-                await self._job(name, limit, "StopUnit", "ss", name, "replace")
+                # A job that takes the place of ours is an administrator's restart.
+                for _ in range(STOP_ATTEMPTS):
+                    result = await self._job(name, limit, "StopUnit", "ss", name, "replace")
+                    if result != "canceled":
+                        break
+                else:
+                    raise StillAlive(
+                        f"{unit.description} was told to end {STOP_ATTEMPTS} times, and each"
+                        " time somebody else's systemctl start or restart took the place of that"
+                    )
             except JobTimeoutError:
                 raise StillAlive(
                     f"{unit.description} has not ended within {limit:g} s{_left_behind(unit)}"
@@ -304,10 +320,14 @@ class Node:
         before = cgroup.processes(unit.group)
         limit = 3 * self._settings.kill_timeout + START_TIMEOUT
         result = await self._job(name, limit, "RestartUnit", "ss", name, "replace")
-        if result != "done":
-            reason = await self._why_not_started(unit, result)
-            if reason is not None:
-                raise CouldNotStart(reason)
+        if result not in ("done", "failed"):
+            # What is known of its end is that of the run before.
+            raise CouldNotStart(
+                f"could not start {unit.description} again: systemd's job for it was {result};"
+                " an administrator's systemctl stop or restart took its place"
+            )
+        if result == "failed" and (reason := await self._why_not_started(unit, result)):
+            raise CouldNotStart(reason)
         if outlived := before.keys() & cgroup.processes(unit.group).keys():
             raise StillAlive(
                 f"{unit.description} was started again, but beside it there is still what"
@@ -315,8 +335,13 @@ class Node:
             )
         return self._unit(uuid).process()
 
-    async def remove(self, uuid: str) -> None:
+    async def remove(self, uuid: str) -> bool:
         """Unload a dead process's unit, and kill what its main process left behind.
+
+        Leaves a process alone that somebody has started again in the meantime.
+
+        Returns:
+            Whether it is gone.
 
         Raises:
             NotFound: it is gone already.
@@ -328,19 +353,33 @@ class Node:
         await self.stop(uuid)
         unit.unwanted = True
         try:
-            await self._bus.call("ResetFailedUnit", "s", name)
-        except SystemdError as error:
-            if error.name != NO_SUCH_UNIT:
-                unit.unwanted = False
-                raise
-            self._drop(uuid)
-        try:
             async with asyncio.timeout(COLLECT_TIMEOUT):
-                await unit.removed.wait()
+                while not unit.removed:
+                    changed = unit.changed
+                    if unit.running:
+                        unit.unwanted = False
+                        return False
+                    # Again, too, if it failed after somebody started it again.
+                    if unit.state["ActiveState"] == "failed":
+                        await self._reset_failed(uuid)
+                    await changed.wait()
         except TimeoutError:
+            unit.unwanted = False
             raise Unavailable(
                 f"systemd did not unload {name} within {COLLECT_TIMEOUT:g} s"
             ) from None
+        except BaseException:
+            unit.unwanted = False
+            raise
+        return True
+
+    async def _reset_failed(self, uuid: str) -> None:
+        try:
+            await self._bus.call("ResetFailedUnit", "s", units.unit_name(uuid))
+        except SystemdError as error:
+            if error.name != NO_SUCH_UNIT:
+                raise
+            self._drop(uuid)
 
     def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
         """The last `count` lines that a process printed, oldest first, in pieces."""
@@ -358,6 +397,7 @@ class Node:
         Raises:
             JobTimeoutError: the job has not ended after `limit` seconds.
             NotFound: systemd does not know the unit.
+            Unavailable: systemd can't be reached.
         """
         ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         # The job can end before the reply that names it arrives.
@@ -370,6 +410,11 @@ class Node:
             async with asyncio.timeout(limit):
                 while True:
                     path, result = await ended.get()
+                    if path == LOST:
+                        raise Unavailable(
+                            f"the connection to systemd was lost during {member} of {name},"
+                            " which may be done all the same; try again"
+                        )
                     if path == CHECK:
                         result = await self._result_without_signal(name)
                     if result and path in (job, CHECK):
@@ -393,6 +438,9 @@ class Node:
         properties = await self._bus.get_all(units.unit_path(name), UNIT)
         if properties["Job"][0]:
             return ""
+        if units.uuid_of(name) is not None:
+            # What it has done meanwhile was not heard either.
+            await self._read_unit(name)
         return "done" if properties["ActiveState"] == "active" else "failed"
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
@@ -401,18 +449,26 @@ class Node:
         )
 
     async def _forget(self, uuid: str) -> None:
-        """Remove a unit whose start was given up, if it is there, when systemd can be reached."""
+        """Remove a unit whose start was given up, if it is there, when systemd can be reached.
+
+        One that can't be removed is shown to all, so that somebody can do something.
+        """
         while True:
             try:
-                await self.remove(uuid)
-                return
+                if await self.remove(uuid):
+                    return
+                reason = "somebody has started it again"
+                break
             except NotFound:
                 return
             except Unavailable:
                 await asyncio.sleep(1)
             except DruncdError as error:
-                log.warning("a start of %s that was given up is still there: %s", uuid, error)
-                return
+                reason = str(error)
+                break
+        log.warning("the process %s, whose boot was given up, is still there: %s", uuid, reason)
+        if (unit := self._units.get(uuid)) is not None:
+            self._show(unit)
 
     async def _thaw(self, unit: _Unit) -> None:
         """Thaw whatever holds a unit frozen.
@@ -430,7 +486,7 @@ class Node:
                 log.info("could not thaw %s: %s", name, error)
 
     async def _see_to_the_last(self, unit: _Unit) -> None:
-        """Make sure that nothing is left of a unit that systemd has stopped.
+        """Make sure that nothing is left of a unit that systemd has stopped, and that stays so.
 
         systemd gives up on what does not die of SIGKILL within the time-out.
 
@@ -439,6 +495,10 @@ class Node:
         """
         if not cgroup.populated(unit.group):
             return
+        # Nor is it to be killed if somebody has started it again by now.
+        await self._catch_up()
+        if unit.running:
+            return
         name = units.unit_name(unit.description.uuid)
         try:
             await self._bus.call("KillUnit", "ssi", name, "all", signal.SIGKILL.value)
@@ -446,7 +506,8 @@ class Node:
             log.info("could not kill what is left of %s: %s", unit.description, error)
         try:
             async with asyncio.timeout(self._settings.kill_timeout):
-                while cgroup.populated(unit.group):  # noqa: ASYNC110 - the kernel has no event
+                # The kernel has no event for it.
+                while cgroup.populated(unit.group) and not unit.running:  # noqa: ASYNC110
                     await asyncio.sleep(LEFT_BEHIND_PAUSE)
         except TimeoutError:
             raise StillAlive(f"{unit.description} outlived SIGKILL{_left_behind(unit)}") from None
@@ -496,6 +557,11 @@ class Node:
         self._by_path[units.unit_path(units.unit_name(uuid))] = unit
         self._in_slice[unit.slice] += 1
 
+    def _show(self, unit: _Unit) -> None:
+        unit.visible = True
+        if not unit.running:
+            self._died.set()
+
     def _update(self, unit: _Unit, properties: dict[str, Any]) -> None:
         unit.update(properties)
         if not unit.running:
@@ -508,7 +574,8 @@ class Node:
         name = units.unit_name(uuid)
         del self._by_path[units.unit_path(name)]
         self._in_slice[unit.slice] -= 1
-        unit.removed.set()
+        unit.removed = True
+        unit.stir()
         residue.remove(name)
         if unit.visible and not unit.unwanted:
             log.warning(
@@ -523,7 +590,7 @@ class Node:
     def _signal(self, member: str, path: str, body: list[Any]) -> None:
         match member:
             case "PropertiesChanged":
-                if path.startswith(UNIT_PATHS):
+                if self._listeners and path.startswith(UNIT_PATHS):
                     self._heard[path] += 1
                 unit = self._by_path.get(path)
                 if unit is not None:
@@ -537,15 +604,32 @@ class Node:
                 if uuid is not None and uuid not in self._units and self._settled:
                     self._background(self._read_new(body[0]))
             case "UnitRemoved":
-                # A daemon-reload removes all units, and brings them back.
-                self._heard[body[1]] += 1
                 uuid = units.uuid_of(body[0])
-                if uuid is not None and self._settled:
+                if uuid is not None and self._listeners:
+                    self._heard[body[1]] += 1
+                # A daemon-reload removes all units, and brings them back.
+                if uuid is not None and not self._reloading:
                     self._drop(uuid)
             case "Reloading":
                 self._doubt()
-                if not body[0] and (self._reader is None or self._reader.done()):
-                    self._reader = self._background(self._read_again())
+                self._reloading = body[0]
+                if not body[0]:
+                    self._read_again_soon()
+
+    def _lost(self) -> None:
+        self._doubt()
+        self._reloading = False
+        if self._jobs:
+            self._background(self._give_up_jobs())
+
+    async def _give_up_jobs(self) -> None:
+        """Tell those who wait for jobs, unless systemd is soon back with their results."""
+        try:
+            await self._bus.wait_ready(PATIENCE)
+        except Unavailable:
+            for waiting in self._jobs.values():
+                for ended in waiting:
+                    ended.put_nowait((LOST, ""))
 
     def _doubt(self) -> None:
         self._doubts += 1
@@ -566,31 +650,56 @@ class Node:
         log.log(level, "work in the background failed", exc_info=error)
 
     async def _read_again(self) -> None:
-        """Read all after a reload, until no further reload falls into the reading.
-
-        The bus does so when it reconnects.
-        """
-        while self._bus.ready and not self._settled:
+        """Read all after a reload, until no further reload falls into the reading."""
+        while not self._settled:
             try:
+                await self._bus.wait_ready(None)
                 await self._read_all()
-            except SystemdError as error:
+            except (SystemdError, Unavailable) as error:
                 log.warning("could not read all units after a reload: %s", error)
+            except Exception:
+                log.exception("could not read all units after a reload")
             # systemd starts jobs only when it has nothing else to do, and is not to be
             # kept from that by our questions.
             await asyncio.sleep(REREAD_PAUSE)
 
     async def _read_afresh(self) -> None:
-        """Read all, the dead too, which may have lived again while nobody listened."""
-        await self._read_all(afresh=True)
-        residue.sweep(self._units)
+        """Read all, the dead too, which may have lived again while nobody listened.
 
-    async def _read_all(self, *, afresh: bool = False) -> None:
-        """Bring the view in line with what systemd lists."""
+        A reload may fall into this reading, too.
+        """
+        listed = await self._read_all(afresh=True)
+        residue.sweep(listed | self._units.keys())
+        if not self._settled:
+            self._read_again_soon()
+
+    def _read_again_soon(self) -> None:
+        if self._reader is None or self._reader.done():
+            self._reader = self._background(self._read_again())
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Count changes as long as a reading lasts."""
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if not self._listeners:
+                self._heard.clear()
+
+    async def _read_all(self, *, afresh: bool = False) -> set[str]:
+        """Bring the view in line with what systemd lists, and return that, by uuid."""
+        with self._listening():
+            return await self._compare_all(afresh)
+
+    async def _compare_all(self, afresh: bool) -> set[str]:
         doubts = self._doubts
         self._readings += 1
         reading = self._readings
-        known = set(self._units)
         heard = self._heard.copy()
+        # What is booted from now on may not be in the list, and is there all the same.
+        known = {uuid for uuid, unit in self._units.items() if unit.exists}
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [units.PATTERN])
         found = set()
         for name, _, loaded, active, sub, _, path, *_ in listed:
@@ -625,6 +734,7 @@ class Node:
         async with self._read:
             self._last_reading = max(self._last_reading, reading)
             self._read.notify_all()
+        return found
 
     async def _read_new(self, name: str) -> None:
         """Read a unit that somebody else made.
@@ -642,13 +752,17 @@ class Node:
         uuid = units.uuid_of(name)
         assert uuid is not None
         heard = -1
-        while heard != self._heard[path]:
-            heard = self._heard[path]
-            try:
-                service = await self._bus.get_all(path, SERVICE)
-                states = await self._bus.get_all(path, UNIT)
-            except SystemdError:
-                return
+        with self._listening():
+            while heard != self._heard[path]:
+                heard = self._heard[path]
+                try:
+                    service = await self._bus.get_all(path, SERVICE)
+                    states = await self._bus.get_all(path, UNIT)
+                except SystemdError:
+                    return
+                # Asking made systemd announce it as new, and as removed, and would again.
+                if states["LoadState"] == "not-found":
+                    return
         unit = self._units.get(uuid)
         if unit is None:
             description = units.read_description(name, service, self.hostname)

@@ -54,7 +54,9 @@ class Caller:
         except grpc.aio.AioRpcError as error:
             if error.code() in allowed:
                 raise Refused(error.details()) from None
-            if error.code() is grpc.StatusCode.UNAVAILABLE and model.shaky_since(began):
+            # CANCELLED is what arrives while druncd stops.
+            unanswered = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            if error.code() in unanswered and model.shaky_since(began):
                 model.unavailable[what] += 1
             else:
                 model.differ(f"{what} failed: {error.code().name}: {error.details()}", of)
@@ -67,8 +69,11 @@ class Caller:
             raise Lost from error
 
     async def connected(self) -> None:
-        async with asyncio.timeout(CALL_LIMIT):
-            await self.client.channel.channel_ready()
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                await self.client.channel.channel_ready()
+        except TimeoutError:
+            self.model.differ(f"no connection can be had for {CALL_LIMIT:g} s")
 
 
 class Actor(Caller):

@@ -9,6 +9,7 @@ BROKEN_CONNECTION = (
     "Connection reset",
     "Connection refused",
     "connection terminated",
+    "disconnected from message bus",
     "not connected",
     "Failed to connect",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client import ALL, INTERFACE
 
-from soak.clients import CALL_LIMIT, Actor, Caller
+from soak.clients import CALL_LIMIT, NEVER_STARTED, Actor, Caller
 from soak.commands import Lost, run, systemctl, until
 from soak.model import PRINT_SECONDS, Record, in_words, state_of
 from soak.programs import GONE, RUNNING, State
@@ -87,6 +87,9 @@ class Comparison(Caller):
         expected = ("active", "exited") if shown["ActiveState"] == "active" else ("failed",) * 2
         if (shown["ActiveState"], shown["SubState"]) != expected:
             return f"{shown['ActiveState']} ({shown['SubState']})", 0
+        # What was never run, for which systemd has no code.
+        if code == 0:
+            return NEVER_STARTED, 0
         return (status if code == 1 else 128 + status), 0
 
     def _running(self) -> dict[str, list[int]]:
@@ -101,13 +104,19 @@ class Comparison(Caller):
     async def _compare_command(self, record: Record, pid: int) -> None:
         expected = record.program.becomes or record.program.steps[-1]
 
+        words: list[str] = []
+
         async def runs() -> bool:
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+            words[:] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
             return words == expected
 
         # The last of several steps may not have its turn yet.
-        if not await until(runs, PRINT_SECONDS):
-            words = Path(f"/proc/{pid}/cmdline").read_text()
+        try:
+            is_so = await until(runs, PRINT_SECONDS)
+        except (FileNotFoundError, ProcessLookupError):
+            self.model.differ("its main process has ended while all was quiet", record)
+            return
+        if not is_so:
             self.model.differ(f"its main process is {words!r}", record)
 
     async def leave_nothing(self) -> None:

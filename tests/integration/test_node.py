@@ -1,0 +1,154 @@
+"""druncd's view of the node, where something happens at a bad moment.
+
+The node is opened here, beside druncd's own, so that a test can decide what happens
+between two of its calls to systemd. Both are the real ones.
+"""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from client import ALL, Client
+from conftest import systemctl, until
+
+from druncd.errors import Unavailable
+from druncd.process import Description, Step
+from druncd.systemd import units
+from druncd.systemd.node import Node
+
+SETTINGS = units.Settings(user="drunc", kill_signal=3, kill_timeout=10.0)
+
+
+class Paused(Node):
+    """Does something after certain calls, before their answers are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("here", SETTINGS)
+        self.after: dict[str, Callable[[], Awaitable[object]]] = {}
+        self._call = self._bus.call
+        self._bus.call = self._paused  # type: ignore[method-assign]
+
+    async def _paused(self, member: str, *rest: Any, **more: Any) -> Any:
+        answer = await self._call(member, *rest, **more)
+        if (action := self.after.pop(member, None)) is not None:
+            await action()
+        return answer
+
+
+def described(*words: str) -> Description:
+    return Description(
+        uuid=units.new_uuid(),
+        name="process",
+        user="ada",
+        session="paused",
+        tree_id=None,
+        hostname="here",
+        steps=(Step(words[0], words[1:]),),
+        environment={},
+        directory="",
+        logs_path="",
+    )
+
+
+@pytest.fixture
+async def node(client: Client) -> AsyncIterator[Paused]:
+    made = Paused()
+    yield made
+    await made.close()
+    await client.terminate()
+    await client.flush(ALL)
+
+
+async def reload() -> None:
+    await asyncio.to_thread(systemctl, "daemon-reload")
+
+
+async def test_a_reload_during_the_reading_of_a_new_connection(
+    client: Client, node: Paused
+) -> None:
+    uuid = await client.boot(["sleep", "1000"])
+    node.after["ListUnitsByPatterns"] = reload
+    await node.open()
+    assert [process.uuid for process in await node.processes()] == [uuid]
+
+
+async def test_a_boot_during_a_reading(node: Paused) -> None:
+    await node.open()
+    process = described("/bin/sleep", "1000")
+
+    async def boot() -> None:
+        await node.start(process, "/bin/sleep")
+        # Of a unit that the view does not have, which takes the reading a while.
+        subprocess.run(["systemd-run", "-q", "-u", f"drunc-{units.new_uuid()}", "true"], check=True)
+
+    node.after["ListUnitsByPatterns"] = boot
+    await reload()
+    async with asyncio.timeout(20):
+        while node.after:
+            await asyncio.sleep(0.01)
+    assert [found.uuid for found in await node.processes()] == [process.uuid]
+
+
+async def test_a_reload_while_a_slice_is_cleared(node: Paused) -> None:
+    await node.open()
+    process = described("/bin/sleep", "1000")
+    await node.start(process, "/bin/sleep")
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    node.after["StopUnit"] = reload
+    assert await node.remove(process.uuid)
+    await reload()
+    await until(lambda: not systemctl("list-units", "-q", "drunc-paused.slice"))
+    assert await node.processes() == []
+    assert not failed
+
+
+async def test_the_bus_goes_away_for_long_during_a_kill(client: Client, node: Paused) -> None:
+    """Whoever waits is told so, long before the time that a kill may take is over."""
+    await node.open()
+    process = described("/bin/bash", "-c", "trap '' QUIT; echo ready; sleep 1000; sleep 1000")
+    await node.start(process, "/bin/bash")
+    await client.printed(process.uuid, "ready")
+
+    async def stop_bus() -> None:
+        await asyncio.to_thread(systemctl, "stop", "dbus.socket", "dbus.service")
+
+    node.after["StopUnit"] = stop_bus
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable, match="lost"):
+                await node.stop(process.uuid)
+    finally:
+        systemctl("start", "dbus.socket", "dbus.service")
+    async with asyncio.timeout(20):
+        ended = False
+        while not ended:
+            with contextlib.suppress(Unavailable):
+                (found,) = await node.processes()
+                ended = found.status.return_code == 137
+
+
+async def test_a_boot_that_was_given_up_and_started_by_another_is_shown(node: Paused) -> None:
+    await node.open()
+    process = described("/bin/bash", "-c", "trap '' QUIT; while :; do sleep 0.1; done")
+    unit = units.unit_name(process.uuid)
+
+    async def give_up() -> None:
+        booting.cancel()
+
+    async def start_again() -> None:
+        await asyncio.to_thread(subprocess.run, ["systemctl", "restart", unit], check=False)
+
+    node.after["StartTransientUnit"] = give_up
+    # The stop of what was given up, in whose place somebody starts it again.
+    node.after["StopUnit"] = start_again
+    booting = asyncio.create_task(node.start(process, "/bin/bash"))
+    await asyncio.wait((booting,))
+    async with asyncio.timeout(30):
+        while True:
+            there = systemctl("show", "-P", "SubState", unit) == "running"
+            if there == bool(await node.processes()) and unit not in systemctl("list-jobs"):
+                break
