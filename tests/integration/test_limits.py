@@ -1,6 +1,7 @@
 """What is too much: limits, and how many of the dead are kept."""
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -123,6 +124,14 @@ async def test_the_dead_that_are_too_many_go_oldest_first(
         dead.append(await client.sh(f"exit {code}"))
         await client.dead(dead[-1])
     await until_ps(client, lambda listed: set(listed) == {running, slow, *dead[2:]})
+    for uuid in dead[:2]:
+        await asyncio.to_thread(subprocess.run, ["journalctl", "--sync"], check=True)
+        logged = await asyncio.to_thread(
+            subprocess.check_output,
+            ["journalctl", "-o", "cat", "-u", "druncd", f"DRUNC_UUID={uuid}"],
+            text=True,
+        )
+        assert "[retention] dead" in logged
     # Booted long before the others, it is the last to have died.
     await client.kill(query(slow))
     await until_ps(client, lambda listed: set(listed) == {running, slow, *dead[3:]})

@@ -86,6 +86,10 @@ async def soak(minutes: float, seed: int) -> int:
     print(f"unavailable, as allowed: {model.unavailable.total()}: {counts(model.unavailable)}")
     print(f"log lines checked: {model.lines_checked}")
     print(f"logs of which journald itself lost lines, or has some twice: {model.logs_amiss}")
+    print(
+        "answers that show a process ended by SIGPIPE in a restart of journald:"
+        f" {model.pipes_broken}"
+    )
     print(f"processes: {len(model.records)}; in the end:\n{totals}")
     print(f"druncd: {leaks}")
     print(f"druncd's warnings: {counts(watch.warnings)}")

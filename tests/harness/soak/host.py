@@ -243,6 +243,9 @@ class Host(Caller):
 
     async def foreign_unit(self) -> None:
         name = self.chance.choice(("drunc-x", "drunc-0a1b2c3d-0000-4000-8000-0123456789ab"))
-        await run("systemd-run", "--quiet", f"--unit={name}", "sleep", "1000")
+        status, _ = await run("systemd-run", "--quiet", f"--unit={name}", "sleep", "1000")
+        if status:
+            # systemd was away just then.
+            return
         await asyncio.sleep(self.chance.uniform(0, 3))
         await systemctl("stop", name)
