@@ -30,6 +30,8 @@ log = logging.getLogger("druncd")
 # sysexits.h, which systemctl status shows by name.
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
+# What logs that are being read may still take when druncd stops.
+STREAM_SECONDS = 5.0
 
 
 def main() -> int:
@@ -99,6 +101,9 @@ class _Journal(JournalHandler):  # type: ignore[misc]
         record.msg, record.args = record.getMessage(), None
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's
+        """Pass over an entry while journald is away; a traceback would go to it, too."""
+
 
 def _stderr_is_journal() -> bool:
     """Whether systemd connected standard error to the journal, see systemd.exec(5)."""
@@ -150,15 +155,26 @@ async def serve(settings: config.Config) -> None:
         await stop.wait()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")
-        await _stop(servers, settings.stop.timeout)
+        await _stop(servers, bounds, settings.stop.timeout)
         for task in tasks:
             task.cancel()
     finally:
         await node.close()
 
 
-async def _stop(servers: list[grpc.aio.Server], timeout: float) -> None:
-    await asyncio.gather(*(server.stop(timeout) for server in servers))
+async def _stop(servers: list[grpc.aio.Server], bounds: Bounds, timeout: float) -> None:
+    """Let running calls finish within a time, logs within a shorter one.
+
+    A client that does not read its log is not to hold up all others.
+    """
+    stopping = asyncio.gather(*(server.stop(timeout) for server in servers))
+    await asyncio.wait((stopping,), timeout=STREAM_SECONDS)
+    while not stopping.done():
+        if bounds.only_streams:
+            stopping.cancel()
+            await asyncio.gather(*(server.stop(None) for server in servers))
+            return
+        await asyncio.wait((stopping,), timeout=STREAM_SECONDS / 10)
 
 
 async def _feed_watchdog() -> None:

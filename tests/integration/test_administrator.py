@@ -49,7 +49,8 @@ async def test_a_restart(client: Client) -> None:
 
 async def test_a_reset_forgets_the_dead_and_is_logged(client: Client) -> None:
     running, dead = await client.boot(["sleep", "1000"]), await client.sh("exit 1")
-    await client.dead(dead)
+    # Dead it is from the end of its program; a unit can be reset when it has failed.
+    await until(lambda: systemctl("is-failed", unit(dead)) == "failed")
     systemctl("reset-failed", "drunc-*")
     assert [process.uuid.uuid for process in await client.ps()] == [running]
     log = subprocess.check_output(
@@ -167,3 +168,65 @@ async def test_a_stop_during_a_restart_makes_it_an_error(client: Client) -> None
     with pytest.raises(grpc.aio.AioRpcError, match="canceled"):
         await restart
     assert (await client.one(uuid)).status_code == DEAD
+
+
+async def test_a_process_whose_unit_file_is_removed(client: Client) -> None:
+    uuid = await client.boot(["sleep", "1000"], session="filed")
+    dead = await client.sh("exit 3", session="filed")
+    await client.dead(dead)
+    before = await client.ps()
+    for one in (uuid, dead):
+        Path(f"/run/systemd/transient/{unit(one)}").unlink()
+    systemctl("daemon-reload")
+    assert await client.ps() == before
+    (killed,) = await client.kill(query(uuid))
+    assert killed.status_code == DEAD
+    assert processes_of(uuid) == []
+
+
+async def test_a_frozen_process_in_another_slice_is_thawed_and_killed(client: Client) -> None:
+    uuid = await client.boot(["sleep", "1000"])
+    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nSlice=other.slice\n")
+    try:
+        systemctl("daemon-reload")
+        await client.restart(query(uuid))
+        assert systemctl("show", "-P", "ControlGroup", unit(uuid)).startswith("/other.slice")
+        systemctl("freeze", unit(uuid))
+        (killed,) = await client.kill(query(uuid))
+        assert killed.status_code == DEAD
+    finally:
+        systemctl("thaw", unit(uuid))
+        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
+        systemctl("daemon-reload")
+        systemctl("stop", "other.slice")
+
+
+async def test_a_restart_that_systemd_gives_up_is_an_error(client: Client) -> None:
+    uuid = await client.boot(["sleep", "1000"])
+    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nType=notify\nTimeoutStartSec=1\n")
+    try:
+        systemctl("daemon-reload")
+        with pytest.raises(grpc.aio.AioRpcError, match="systemd gave up"):
+            await client.restart(query(uuid))
+    finally:
+        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
+        systemctl("daemon-reload")
+
+
+async def test_druncd_works_while_journald_is_stopped(client: Client) -> None:
+    systemctl("stop", "systemd-journald.socket", "systemd-journald-dev-log.socket")
+    systemctl("stop", "systemd-journald")
+    try:
+        uuid = await client.boot(["sleep", "1000"])
+        (killed,) = await client.kill(query(uuid))
+        assert killed.status_code == DEAD
+    finally:
+        systemctl("start", "systemd-journald-dev-log.socket", "systemd-journald")
+    uuid = await client.sh("echo again; sleep 1000")
+    assert await client.printed(uuid, "again")
+    logged = ["journalctl", "-o", "cat", "-u", "druncd", "--since", "-1min"]
+    assert "Traceback" not in subprocess.check_output(logged, text=True)

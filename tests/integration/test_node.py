@@ -152,3 +152,19 @@ async def test_a_boot_that_was_given_up_and_started_by_another_is_shown(node: Pa
             there = systemctl("show", "-P", "SubState", unit) == "running"
             if there == bool(await node.processes()) and unit not in systemctl("list-jobs"):
                 break
+
+
+async def test_boots_that_are_given_up_at_any_moment_leave_nothing(node: Paused) -> None:
+    await node.open()
+    for index in range(80):
+        process = described("/bin/sleep", "1000")
+        booting = asyncio.create_task(node.start(process, "/bin/sleep"))
+        await asyncio.wait((booting,), timeout=index % 20 / 1000)
+        if booting.done():
+            await node.remove(process.uuid)
+            continue
+        booting.cancel()
+        await asyncio.wait((booting,))
+        if not booting.cancelled():
+            await node.remove(process.uuid)
+    await until(lambda: not systemctl("list-units", "--all", "-q", "drunc-*.service"))

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import subprocess
+import time
 from pathlib import Path
 
+import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
 from conftest import CONFIGURATION, Configure, processes_of, systemctl, until
@@ -212,3 +214,16 @@ def test_an_address_in_use_is_a_clear_error(tmp_path: Path) -> None:
     assert status == 69
     assert "127.0.0.1:10054" in text
     assert "Traceback" not in text
+
+
+async def test_a_log_that_nobody_reads_holds_up_no_stop(client: Client) -> None:
+    uuid = await client.boot(["seq", "1000000"])
+    await client.dead(uuid)
+    stream = client.stream(uuid, 1_000_000)
+    assert await anext(stream)
+    began = time.monotonic()
+    await asyncio.to_thread(systemctl, "restart", "druncd")
+    # Far less than what calls that somebody waits for are given.
+    assert time.monotonic() - began < 15
+    with pytest.raises(grpc.aio.AioRpcError):
+        [line async for line in stream]

@@ -30,6 +30,11 @@ class Bounds:
         """
         return self._request_bytes * 4 + (1 << 20)
 
+    @property
+    def only_streams(self) -> bool:
+        """Whether nothing but logs is being answered."""
+        return self._running == self._streams
+
     @contextlib.contextmanager
     def admit(self, data: bytes, *, stream: bool = False) -> Iterator[None]:
         """Let a call in, and count it until it is answered.

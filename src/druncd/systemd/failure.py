@@ -1,5 +1,6 @@
 """Why a program was not started, as far as systemd and the journal know."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ PRINTED_LINES = 10
 PRINTED_LENGTH = 120
 
 EXEC = 203
+# Results of a start that our own settings can't have; see systemd.service(5).
+GIVEN_UP = ("timeout", "protocol")
 # Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
 FIRST_STEP, LAST_STEP = 200, 245
 STEPS = {
@@ -38,13 +41,18 @@ async def why_not_started(
     Args:
         bus: the connection to systemd.
         description: the process.
-        state: its unit's ExecMainCode and ExecMainStatus.
+        state: its unit's ExecMainCode, ExecMainStatus and Result.
         result: the job's result.
         account: what the process was to run under.
     """
     code, status = state["ExecMainCode"], state["ExecMainStatus"]
     name = units.unit_name(description.uuid)
     words = None
+    if state["Result"] in GIVEN_UP:
+        return (
+            f"could not start {description}: systemd gave up ({state['Result']}); does a drop-in"
+            " change how it is started?"
+        )
     if code:
         if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
             return None
@@ -57,7 +65,9 @@ async def why_not_started(
         program=shown(description.steps[0].program),
         user=account,
     )
-    if words is not None:
+    if status == EXEC and not os.access(units.LAUNCHER, os.X_OK):
+        reason += f": {units.LAUNCHER}, which is a part of druncd, is missing"
+    elif words is not None:
         reason += f": {words}"
     elif status == EXEC:
         reason += (

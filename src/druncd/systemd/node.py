@@ -84,11 +84,11 @@ class _Unit:
     unwanted: bool = False
     running: bool = True
     removed: bool = False
+    group: Path = field(init=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @property
-    def group(self) -> Path:
-        return cgroup.path(self.slice, units.unit_name(self.description.uuid))
+    def __post_init__(self) -> None:
+        self.group = cgroup.path(self.slice, units.unit_name(self.description.uuid))
 
     @property
     def ended(self) -> int:
@@ -177,7 +177,7 @@ class Node:
         await self._catch_up()
         return [
             unit.process()
-            for unit in self._units.values()
+            for unit in sorted(self._units.values(), key=lambda unit: unit.description.booted)
             # Ours are inactive for the moment between being reset and being unloaded only.
             if unit.visible and unit.state["ActiveState"] != "inactive"
         ]
@@ -271,8 +271,8 @@ class Node:
     async def stop(self, uuid: str) -> Process:
         """Signal all of a process's unit, then kill what is left after its time-out.
 
-        Does nothing to a unit that failed or was stopped, of which nothing is left.
-        What is frozen is thawed first, with all that a slice holds frozen.
+        Does nothing to a unit that failed, of which nothing is left. What is frozen is
+        thawed first, with all that a slice holds frozen.
 
         Raises:
             NotFound: it is gone.
@@ -281,20 +281,23 @@ class Node:
         """
         unit = self._unit(uuid)
         await self._thaw(unit)
-        if unit.state["ActiveState"] not in ("failed", "inactive"):
+        # What is inactive may have a start job that waits for its turn.
+        if unit.state["ActiveState"] != "failed":
             name = units.unit_name(uuid)
             # The signal, SIGKILL, and ExecStopPost each have the time-out for themselves.
             limit = 3 * self._settings.kill_timeout + 10
             try:
-                # A job that takes the place of ours is an administrator's restart.
+                # It is canceled by an administrator's restart, which takes its place, and
+                # fails if the unit was frozen in between.
                 for _ in range(STOP_ATTEMPTS):
                     result = await self._job(name, limit, "StopUnit", "ss", name, "replace")
-                    if result != "canceled":
+                    if result == "done" or not unit.running:
                         break
+                    await self._thaw(unit)
                 else:
                     raise StillAlive(
-                        f"{unit.description} was told to end {STOP_ATTEMPTS} times, and each"
-                        " time somebody else's systemctl start or restart took the place of that"
+                        f"{unit.description} was told to end {STOP_ATTEMPTS} times, and systemd's"
+                        f" job for it was {result}: does somebody else start or freeze it?"
                     )
             except JobTimeoutError:
                 raise StillAlive(
@@ -368,7 +371,7 @@ class Node:
             raise Unavailable(
                 f"systemd did not unload {name} within {COLLECT_TIMEOUT:g} s"
             ) from None
-        except BaseException:
+        except DruncdError:
             unit.unwanted = False
             raise
         return True
@@ -424,7 +427,8 @@ class Node:
                 f"systemd has not finished {member} of {name} after {limit:g} s"
             ) from None
         except SystemdError as error:
-            if error.name == NO_SUCH_UNIT:
+            # systemd says so, too, of one that runs and has lost its file.
+            if error.name == NO_SUCH_UNIT and not await self._listed(name):
                 self._drop(units.uuid_of(name) or "")
                 raise NotFound(f"systemd has no unit {name}") from error
             raise
@@ -432,6 +436,11 @@ class Node:
             self._jobs[name].remove(ended)
             if not self._jobs[name]:
                 del self._jobs[name]
+
+    async def _listed(self, name: str) -> bool:
+        """Whether systemd has a unit that is not inactive."""
+        listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [name])
+        return any(active != "inactive" for _, _, _, active, *_ in listed)
 
     async def _result_without_signal(self, name: str) -> str:
         """The result of a unit's job that may have ended unheard; empty if it has not ended."""
@@ -477,6 +486,11 @@ class Node:
         have frozen it, 257 stops answering for good, since it waits for the
         ExecStopPost that it starts in the frozen group (measured on 257.13).
         """
+        if unit.running and not unit.group.is_dir():
+            # An administrator may have moved it to another slice.
+            path = units.unit_path(units.unit_name(unit.description.uuid))
+            if group := await self._bus.get(path, SERVICE, "ControlGroup"):
+                unit.group = cgroup.ROOT / group.lstrip("/")
         for name in cgroup.frozen(unit.group):
             log.warning("thawing %s, to end or restart %s", name, unit.description)
             try:
@@ -579,7 +593,8 @@ class Node:
         residue.remove(name)
         if unit.visible and not unit.unwanted:
             log.warning(
-                "%s was forgotten by systemd, as systemctl reset-failed makes it",
+                "%s was forgotten by systemd, which systemctl reset-failed makes it do,"
+                " and a changed unit file can",
                 unit.description,
                 extra=units.log_fields(unit.description),
             )
@@ -704,7 +719,8 @@ class Node:
         found = set()
         for name, _, loaded, active, sub, _, path, *_ in listed:
             uuid = units.uuid_of(name)
-            if uuid is None or loaded == "not-found":
+            # A unit whose file was removed is not found any more, but may run still.
+            if uuid is None or (loaded == "not-found" and active == "inactive"):
                 continue
             found.add(uuid)
             unit = self._units.get(uuid)
@@ -721,9 +737,6 @@ class Node:
             unit = self._units.get(uuid)
             if unit is not None and unit.exists:
                 self._drop(uuid)
-        if found - known:
-            in_order = sorted(self._units.items(), key=lambda item: item[1].description.booted)
-            self._units = dict(in_order)
         self._settled = doubts == self._doubts
         # A job may have ended while nobody listened, or during a reload, after which
         # its signal does not always come.
@@ -761,11 +774,17 @@ class Node:
                 except SystemdError:
                     return
                 # Asking made systemd announce it as new, and as removed, and would again.
-                if states["LoadState"] == "not-found":
+                if states["LoadState"] == "not-found" and states["ActiveState"] == "inactive":
                     return
         unit = self._units.get(uuid)
         if unit is None:
             description = units.read_description(name, service, self.hostname)
+            if states["LoadState"] == "not-found":
+                log.warning(
+                    "%s runs, but its unit file is gone, and with it what is known of the process",
+                    name,
+                )
+                return
             if description is None or states["LoadState"] != "loaded":
                 return
             unit = _Unit(description, service["Slice"])
