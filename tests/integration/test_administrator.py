@@ -1,6 +1,7 @@
 """What an administrator does with systemctl: druncd shows the truth at once."""
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,20 @@ def _no_settings() -> Iterator[None]:
     yield
     subprocess.run(["rm", "-rf", str(CONTROL), "/run/systemd/system.control"], check=True)
     systemctl("daemon-reload")
+
+
+@contextlib.contextmanager
+def drop_in(uuid: str, lines: str) -> Iterator[None]:
+    """Settings that an administrator adds to a process's unit."""
+    file = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[Service]\n{lines}\n")
+    try:
+        systemctl("daemon-reload")
+        yield
+    finally:
+        subprocess.run(["rm", "-r", str(file.parent)], check=True)
+        systemctl("daemon-reload")
 
 
 async def test_a_kill(client: Client) -> None:
@@ -143,15 +158,8 @@ async def test_units_of_others_in_files(client: Client) -> None:
 async def test_a_drop_in_does_not_make_half_a_process(client: Client) -> None:
     uuid = await client.boot(["sleep", "1000"], env={"A": "1"})
     before = await client.ps()
-    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
-    drop_in.parent.mkdir(parents=True)
-    drop_in.write_text("[Service]\nLogExtraFields=\nEnvironment=B=2\n")
-    try:
-        systemctl("daemon-reload")
+    with drop_in(uuid, "LogExtraFields=\nEnvironment=B=2"):
         assert await client.ps() == before
-    finally:
-        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
-        systemctl("daemon-reload")
     systemctl("restart", "druncd")
     await client.channel.channel_ready()
     assert await client.ps() == before
@@ -186,35 +194,25 @@ async def test_a_process_whose_unit_file_is_removed(client: Client) -> None:
 
 async def test_a_frozen_process_in_another_slice_is_thawed_and_killed(client: Client) -> None:
     uuid = await client.boot(["sleep", "1000"])
-    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
-    drop_in.parent.mkdir(parents=True)
-    drop_in.write_text("[Service]\nSlice=other.slice\n")
     try:
-        systemctl("daemon-reload")
-        await client.restart(query(uuid))
-        assert systemctl("show", "-P", "ControlGroup", unit(uuid)).startswith("/other.slice")
-        systemctl("freeze", unit(uuid))
-        (killed,) = await client.kill(query(uuid))
-        assert killed.status_code == DEAD
+        with drop_in(uuid, "Slice=other.slice"):
+            await client.restart(query(uuid))
+            assert systemctl("show", "-P", "ControlGroup", unit(uuid)).startswith("/other.slice")
+            systemctl("freeze", unit(uuid))
+            (killed,) = await client.kill(query(uuid))
+            assert killed.status_code == DEAD
     finally:
         systemctl("thaw", unit(uuid))
-        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
-        systemctl("daemon-reload")
         systemctl("stop", "other.slice")
 
 
 async def test_a_restart_that_systemd_gives_up_is_an_error(client: Client) -> None:
     uuid = await client.boot(["sleep", "1000"])
-    drop_in = Path(f"/run/systemd/system/{unit(uuid)}.d/50-mine.conf")
-    drop_in.parent.mkdir(parents=True)
-    drop_in.write_text("[Service]\nType=notify\nTimeoutStartSec=1\n")
-    try:
-        systemctl("daemon-reload")
-        with pytest.raises(grpc.aio.AioRpcError, match="systemd gave up"):
-            await client.restart(query(uuid))
-    finally:
-        subprocess.run(["rm", "-r", str(drop_in.parent)], check=True)
-        systemctl("daemon-reload")
+    with (
+        drop_in(uuid, "Type=notify\nTimeoutStartSec=1"),
+        pytest.raises(grpc.aio.AioRpcError, match="systemd gave up"),
+    ):
+        await client.restart(query(uuid))
 
 
 async def test_druncd_works_while_journald_is_stopped(client: Client) -> None:
