@@ -126,8 +126,8 @@ def resident() -> int:
     return int(line.split()[1])
 
 
-async def test_a_million_lines_stream_without_growing_the_service(client: Client) -> None:
-    uuid = await client.boot(["seq", "1000000"])
+async def test_a_long_log_streams_without_growing_the_service(client: Client) -> None:
+    uuid = await client.boot(["seq", "400000"])
     await client.dead(uuid)
     await client.logs(uuid, 100)
     before = most = resident()
@@ -141,7 +141,7 @@ async def test_a_million_lines_stream_without_growing_the_service(client: Client
             began = time.monotonic()
             await client.ps(query(uuid))
             slowest = max(slowest, time.monotonic() - began)
-    assert count == 1_000_000
+    assert count == 400_000
     assert most - before < 20_000
     assert slowest < 1.0
 
