@@ -207,7 +207,9 @@ def test_long_sessions_have_slices_of_their_own() -> None:
         (("deactivating", 1, 7), Status(running=False, return_code=7)),
         (("failed", 2, 9), Status(running=False, return_code=137)),
         (("failed", 3, 11), Status(running=False, return_code=139)),
-        (("failed", 0, 0), Status(running=False, return_code=255)),
+        (("failed", 0, 0, "resources"), Status(running=False, return_code=255)),
+        # Half of a restart has been heard of.
+        (("failed", 0, 0, "success"), Status(running=True)),
         (("failed", 0, 0, "timeout"), Status(running=False, return_code=137)),
     ],
 )

@@ -426,6 +426,10 @@ def read_status(unit: Mapping[str, Any]) -> Status:
         # systemd no longer watched when SIGKILL took effect at last.
         case 0 if unit["ActiveState"] == "failed" and unit["Result"] == "timeout":
             return Status(running=False, return_code=128 + signal.SIGKILL)
+        # Of a start, systemd signals the service's properties before the unit's: it is
+        # being started again, though it still seems to have failed.
+        case 0 if unit["ActiveState"] == "failed" and unit["Result"] == "success":
+            return Status(running=True)
         case 0 if unit["ActiveState"] in ("inactive", "failed"):
             return Status(running=False, return_code=NEVER_STARTED)
         case 0:
