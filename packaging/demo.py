@@ -63,7 +63,9 @@ def main() -> None:
     title("Restart druncd: the processes don't notice, and druncd knows them again")
     shell("systemctl restart druncd")
     demo.ps()
-    title("Kill one, restart it, kill all (131 is 128 and the number of SIGQUIT)")
+    title(
+        "Kill one, restart it, kill all (131 is 128 and the number of SIGQUIT, 137 that of SIGKILL)"
+    )
     demo.kill(names=["noisy"])
     demo.restart("noisy")
     demo.kill(session=SESSION)

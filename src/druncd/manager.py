@@ -238,16 +238,16 @@ class Manager:
         if alive >= self._limits.processes:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes run on this node,"
-                f" and [limits] processes = {self._limits.processes} in its configuration;"
-                " kill some, or raise it"
+                f" and [limits] processes = {self._limits.processes} in druncd's configuration;"
+                " kill some, or raise it and restart druncd"
             )
         alive = sum(other.session == session for other in counted)
         if session and alive >= self._limits.processes_per_session:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes of its session run"
                 f" on this node, and [limits] processes_per_session ="
-                f" {self._limits.processes_per_session} in its configuration;"
-                " kill some, or raise it"
+                f" {self._limits.processes_per_session} in druncd's configuration;"
+                " kill some, or raise it and restart druncd"
             )
 
     async def _each(

@@ -60,7 +60,7 @@ class Query:
             )
             if value
         ]
-        text = ", ".join(parts) or "no selector"
+        text = ", ".join(parts) or "an empty query: give uuids, names, user or session"
         return text if len(text) <= 500 else text[:500] + "…"
 
 

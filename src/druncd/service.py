@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import contextlib
 import importlib.metadata
+import ipaddress
 import logging
 import os
 import pwd
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -44,9 +46,12 @@ def main() -> int:
         return EX_CONFIG
     if arguments.check:
         print(f"{arguments.config or config.DEFAULT_PATH}: correct")
-        _warn_of_unknown_account(settings.process.user)
+        for warning in _warnings(settings):
+            print(warning, file=sys.stderr)
         return 0
     _set_up_logging(settings.log.level)
+    for warning in _warnings(settings):
+        log.warning("%s", warning)
     try:
         asyncio.run(serve(settings))
     except (DruncdError, OSError) as error:
@@ -74,12 +79,31 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _warn_of_unknown_account(name: str) -> None:
-    """It may still be made, or be on a directory server that is away: no mistake as such."""
+def _warnings(settings: config.Config) -> Iterator[str]:
+    """What is no mistake as such, and hardly meant."""
+    name = settings.process.user
     try:
-        pwd.getpwnam(name)
+        account = pwd.getpwnam(name)
     except KeyError:
-        print(f"process.user = {name!r}: this node has no such account yet", file=sys.stderr)
+        # It may still be made, or be on a directory server that is away.
+        yield f"process.user = {name!r}: this node has no such account yet"
+    else:
+        if account.pw_uid == 0:
+            yield f"process.user = {name!r}: all who reach a listener can run programs as root"
+    for listen in settings.listen:
+        if not (listen.address.startswith("unix:") or _is_loopback(listen.address)):
+            yield (
+                f"listen.address = {listen.address!r}: all who reach it over the network can"
+                f" run programs as {name!r}"
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _set_up_logging(level: str) -> None:

@@ -197,6 +197,24 @@ def test_check_accepts_the_shipped_configuration() -> None:
     assert druncd("--check") == (0, f"{CONFIGURATION}: correct\n")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('[process]\nuser = "nobdy"', "no such account"),
+        ('[process]\nuser = "root"', "can run programs as root"),
+        ('[[listen]]\naddress = "0.0.0.0:10054"', "over the network"),
+        ('[[listen]]\naddress = "[::1]:10054"', ""),
+    ],
+)
+def test_check_warns_of_what_is_hardly_meant(tmp_path: Path, lines: str, words: str) -> None:
+    file = tmp_path / "odd.toml"
+    file.write_text(lines + "\n")
+    status, text = druncd("--check", "--config", str(file))
+    assert status == 0
+    assert words in text
+    assert len(text.splitlines()) == (2 if words else 1)
+
+
 def test_check_reports_every_mistake(tmp_path: Path) -> None:
     file = tmp_path / "wrong.toml"
     file.write_text('nmae = "x"\n[kill]\nsignal = "SIGFOO"\ntimeout = -1\n')
