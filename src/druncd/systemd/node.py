@@ -507,24 +507,36 @@ class Node:
         Raises:
             StillAlive: something is left; the text lists it.
         """
-        if not cgroup.populated(unit.group):
-            return
-        # Nor is it to be killed if somebody has started it again by now.
-        await self._catch_up()
-        if unit.running:
-            return
-        name = units.unit_name(unit.description.uuid)
-        try:
-            await self._bus.call("KillUnit", "ssi", name, "all", signal.SIGKILL.value)
-        except SystemdError as error:
-            log.info("could not kill what is left of %s: %s", unit.description, error)
         try:
             async with asyncio.timeout(self._settings.kill_timeout):
                 # The kernel has no event for it.
-                while cgroup.populated(unit.group) and not unit.running:  # noqa: ASYNC110
+                while cgroup.populated(unit.group) and not unit.running:
+                    # Where an administrator's start took the place of our stop, systemd
+                    # still sees to the end itself.
+                    if unit.state["ActiveState"] != "deactivating":
+                        await self._kill_left_behind(unit)
                     await asyncio.sleep(LEFT_BEHIND_PAUSE)
         except TimeoutError:
             raise StillAlive(f"{unit.description} outlived SIGKILL{_left_behind(unit)}") from None
+
+    async def _kill_left_behind(self, unit: _Unit) -> None:
+        """Send SIGKILL to what is left of a unit, unless somebody has started it again.
+
+        KillUnit would take what was started while it was on its way. What runs now
+        belongs to a new start only if that is known once all signals up to now are here.
+        """
+        with contextlib.ExitStack() as stack:
+            left = []
+            for pid in cgroup.processes(unit.group):
+                with contextlib.suppress(ProcessLookupError):
+                    left.append(os.pidfd_open(pid))
+                    stack.callback(os.close, left[-1])
+            await self._catch_up()
+            if unit.running:
+                return
+            for descriptor in left:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def _clear_slice(self, name: str) -> None:
         """Stop a session's slice after its last process; systemd would keep it for ever."""
