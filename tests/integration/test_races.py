@@ -160,17 +160,21 @@ async def test_a_kill_that_an_administrator_restarts_against_ends_it(client: Cli
 
 
 async def test_a_flush_and_an_administrator_s_restart(client: Client) -> None:
-    """It is flushed, or it runs; which of the two is decided by who came first."""
+    """It is flushed, or started again; which of the two is decided by who came first."""
     uuids = [await client.sh("sleep 1000") for _ in range(10)]
-    await client.kill(query(*uuids))
+    # These end at once, and well, each time.
+    ending = [await client.boot(["true"]) for _ in range(10)]
+    await client.kill(query(*uuids, *ending))
     restarts = [
         asyncio.create_task(asyncio.to_thread(systemctl, "restart", f"drunc-{uuid}.service"))
-        for uuid in uuids
+        for uuid in uuids + ending
     ]
-    flushed = {process.uuid.uuid for process in await client.flush(query(*uuids))}
+    flushed = {process.uuid.uuid for process in await client.flush(query(*uuids, *ending))}
     await asyncio.gather(*restarts)
-    there = {process.uuid.uuid: process.status_code for process in await client.ps()}
+    there = {process.uuid.uuid: process.status_code for process in await client.ps(query(*uuids))}
     assert there == dict.fromkeys(set(uuids) - flushed, RUNNING)
+    ended = {process.uuid.uuid for process in await client.ps(query(*ending))}
+    assert ended == set(ending) - flushed
 
 
 async def test_a_kill_spares_what_an_administrator_starts_after_it(client: Client) -> None:

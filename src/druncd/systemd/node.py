@@ -359,7 +359,8 @@ class Node:
             async with asyncio.timeout(COLLECT_TIMEOUT):
                 while not unit.removed:
                     changed = unit.changed
-                    if unit.running:
+                    # It may have ended again, well, before that was heard of.
+                    if unit.running or unit.state["ActiveState"] == "active":
                         unit.unwanted = False
                         return False
                     # Again, too, if it failed after somebody started it again.
