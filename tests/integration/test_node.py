@@ -6,8 +6,10 @@ between two of its calls to systemd. Both are the real ones.
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from druncd.process import Description, Step
 from druncd.systemd import units
 from druncd.systemd.node import Node
 
+DROP_INS = Path("/run/systemd/system/drunc-.service.d")
 SETTINGS = units.Settings(user="drunc", kill_signal=3, kill_timeout=10.0)
 
 
@@ -131,6 +134,36 @@ async def test_the_bus_goes_away_for_long_during_a_kill(node: Paused) -> None:
             with contextlib.suppress(Unavailable):
                 (found,) = await node.processes()
                 ended = found.status.return_code == 137
+
+
+@pytest.mark.parametrize("code", [7, 200, 203])
+async def test_an_end_of_its_own_that_nobody_heard(node: Paused, tmp_path: Path, code: int) -> None:
+    """It ran, whatever its exit code; systemd 257 forgets in a reexec that it did."""
+    await node.open()
+    go, drop_in = tmp_path / "go", DROP_INS / "wait.conf"
+    tmp_path.chmod(0o755)
+    for directory in tmp_path.parents[:2]:
+        directory.chmod(0o755)
+    DROP_INS.mkdir(parents=True)
+    wait = f"until test -e {go}; do sleep 0.02; done"
+    drop_in.write_text(f"[Service]\nExecStartPre=/bin/sh -c '{wait}'\n")
+    process = described("/bin/bash", "-c", f"exit {code}")
+    unit = units.unit_name(process.uuid)
+
+    async def end_unheard() -> None:
+        await asyncio.to_thread(systemctl, "stop", "dbus.socket", "dbus.service")
+        go.touch()
+        await until(lambda: systemctl("show", "-P", "ActiveState", unit) == "failed")
+        await asyncio.to_thread(systemctl, "daemon-reexec")
+        await asyncio.to_thread(systemctl, "start", "dbus.socket", "dbus.service")
+
+    node.after["StartTransientUnit"] = end_unheard
+    try:
+        started = await node.start(process, "/bin/bash")
+    finally:
+        shutil.rmtree(DROP_INS)
+        systemctl("start", "dbus.socket", "dbus.service")
+    assert started.status.return_code == code
 
 
 async def test_a_boot_that_was_given_up_and_started_by_another_is_shown(node: Paused) -> None:

@@ -110,6 +110,24 @@ def _spawn_failure(unit: str, invocation: str, program: str) -> str | None:
     return str(entry["MESSAGE"]).partition(": ")[2] if entry else None
 
 
+async def job_result(unit: str, job: int) -> str | None:
+    """The result of a unit's job as systemd logged it, if it did; "done" is a success."""
+    await synchronize()
+    return await asyncio.get_running_loop().run_in_executor(_diagnosis, _job_result, unit, job)
+
+
+def _job_result(unit: str, job: int) -> str | None:
+    with journal.Reader() as reader:
+        reader.this_boot()
+        reader.add_match(UNIT=unit, JOB_ID=str(job))
+        reader.seek_tail()
+        # What is logged of its begin has no result.
+        while entry := reader.get_previous():
+            if "JOB_RESULT" in entry:
+                return str(entry["JOB_RESULT"])
+    return None
+
+
 class _Reading:
     """One unit's lines, from a point near the end of the journal to its end."""
 

@@ -420,7 +420,7 @@ class Node:
                             " which may be done all the same; try again"
                         )
                     if path == CHECK:
-                        result = await self._result_without_signal(name)
+                        result = await self._result_without_signal(name, job)
                     if result and path in (job, CHECK):
                         return result
         except TimeoutError:
@@ -443,15 +443,23 @@ class Node:
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [name])
         return any(active != "inactive" for _, _, _, active, *_ in listed)
 
-    async def _result_without_signal(self, name: str) -> str:
-        """The result of a unit's job that may have ended unheard; empty if it has not ended."""
+    async def _result_without_signal(self, name: str, job: str) -> str:
+        """The result of a unit's job that may have ended unheard; empty if it has not ended.
+
+        Args:
+            name: the unit.
+            job: the job's object path, which ends with its number.
+        """
         properties = await self._bus.get_all(units.unit_path(name), UNIT)
         if properties["Job"][0]:
             return ""
         if units.uuid_of(name) is not None:
             # What it has done meanwhile was not heard either.
             await self._read_unit(name)
-        return "done" if properties["ActiveState"] == "active" else "failed"
+        # A program that was started and has failed since leaves the unit as one that never
+        # was: only the journal tells.
+        guess = "done" if properties["ActiveState"] == "active" else "failed"
+        return await journal.job_result(name, int(job.rpartition("/")[2])) or guess
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
         return await failure.why_not_started(
