@@ -1,7 +1,7 @@
 """The domain's nouns: what a process is, as clients and systemd both see it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from druncd.errors import shown
 
@@ -30,7 +30,7 @@ class Restriction:
     host_types: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """What a client asked for, whole, with the uuid and host name that druncd filled in.
 
@@ -40,16 +40,16 @@ class Description:
     order also where the wall clock is set; no process outlives the clock.
     """
 
-    uuid: str
+    uuid: str = ""
     name: str
-    user: str
-    session: str | None
-    tree_id: str | None
-    hostname: str
+    user: str = ""
+    session: str | None = None
+    tree_id: str | None = None
+    hostname: str = ""
     steps: tuple[Step, ...]
-    environment: Mapping[str, str]
-    directory: str
-    logs_path: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    logs_path: str = ""
     restriction: Restriction = Restriction()
     booted: int = 0
 
