@@ -1,5 +1,6 @@
 """Where a unit's control group is, and what its files say."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,26 @@ def test_processes_further_down_count(group: Path) -> None:
     (group / "inner/cgroup.procs").write_text("1\n")
     assert cgroup.populated(group)
     assert set(cgroup.processes(group)) == {1}
+
+
+def test_what_a_group_uses_is_read_from_its_files(group: Path) -> None:
+    assert cgroup.usage(group / "not-there") is None
+    (group / "cpu.stat").write_text("usage_usec 1500\nuser_usec 1000\n")
+    (group / "memory.current").write_text("4096\n")
+    (group / "memory.peak").write_text("8192\n")
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    found = cgroup.usage(group)
+    assert found is not None
+    assert (found.cpu, found.memory_bytes, found.memory_peak_bytes) == (1500, 4096, 8192)
+    assert found.processes == 1
+    assert found.threads == len(os.listdir("/proc/self/task"))
+
+
+def test_without_the_memory_controller_it_is_what_is_resident(group: Path) -> None:
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    found = cgroup.usage(group)
+    assert found is not None
+    assert found.memory_bytes is not None
+    assert 1 << 20 < found.memory_bytes < 1 << 32
+    assert found.memory_peak_bytes is None
+    assert found.cpu is None

@@ -4,13 +4,15 @@ import time
 
 import pytest
 
-from druncd.errors import BadRequest
+from druncd.errors import Ambiguous, BadRequest
 from druncd.process import Description, Process, Status, Step
 from druncd.query import Query, Rule, select
 
 
 def process(uuid: str, name: str, user: str = "ada", session: str | None = "s1") -> Process:
-    description = Description(uuid, name, user, session, None, "h", (Step("true"),), {}, "", "")
+    description = Description(
+        uuid=uuid, name=name, user=user, session=session, hostname="h", steps=(Step("true"),)
+    )
     return Process(description, Status(running=True))
 
 
@@ -23,7 +25,7 @@ PROCESSES = [
 
 
 async def found(rule: Rule, **selectors: object) -> str:
-    chosen = await select(Query(rule, **selectors), PROCESSES)  # type: ignore[arg-type]
+    chosen = await select(Query(rule=rule, **selectors), PROCESSES)  # type: ignore[arg-type]
     return " ".join(process.uuid for process in chosen)
 
 
@@ -41,11 +43,21 @@ async def found(rule: Rule, **selectors: object) -> str:
         ({"session": "s1", "user": "ada"}, "u1", "u1 u2 u3 u4"),
         ({"names": (".*",), "session": "s2"}, "u3", "u1 u2 u3 u4"),
         ({"uuids": ("U2",)}, "u2", "u2"),
+        ({"prefixes": ("U2", "u9")}, "u2", "u2"),
+        ({"prefixes": ("u2",), "session": "s2"}, "", "u2 u3"),
+        ({"names": (".*",), "host": "h"}, "u1 u2 u3 u4", "u1 u2 u3 u4"),
+        ({"names": (".*",), "host": "elsewhere"}, "", ""),
+        ({"host": "h"}, "u1 u2 u3 u4", ""),
     ],
 )
 async def test_both_rules(selectors: dict[str, object], narrow: str, unite: str) -> None:
     assert await found(Rule.NARROW, **selectors) == narrow
     assert await found(Rule.UNITE, **selectors) == unite
+
+
+async def test_a_beginning_that_several_have_is_ambiguous() -> None:
+    with pytest.raises(Ambiguous, match=r"4 uuids begin with 'u'.*'readout' \(u1, session 's1'\)"):
+        await found(Rule.NARROW, prefixes=("u",))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +69,7 @@ async def test_a_pattern_that_is_none(pattern: str) -> None:
 
 
 async def test_a_pattern_that_takes_for_ever() -> None:
-    hostile = Query(Rule.NARROW, names=(r"(?:(?:a|aa)+(?:a|aa)+)+b?$",))
+    hostile = Query(names=(r"(?:(?:a|aa)+(?:a|aa)+)+b?$",))
     began = time.monotonic()
     with pytest.raises(BadRequest, match="takes longer"):
         await select(hostile, [process("u", "a" * 60 + "!")])

@@ -1,0 +1,1 @@
+"""druncctl, the command line of druncd."""

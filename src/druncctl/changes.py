@@ -1,0 +1,143 @@
+"""druncctl kill, restart, flush and terminate."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+
+from druncctl import words
+from druncctl.main import Globals, code, explained
+from druncctl.selection import Selectors, confirm, options
+from druncd.client import Client, DruncdError, Query
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+# How many are restarted at once.
+AT_ONCE = 16
+
+
+@click.command()
+@options(everything="End every process.")
+@yes_option
+@click.pass_obj
+def kill(given: Globals, selectors: Selectors, *, yes: bool) -> None:
+    """End processes, with all their children; they stay listed as dead.
+
+    By the signal that druncd is configured to send, and by SIGKILL after a time-out.
+
+    NAME is a name, a pattern like 'readout-*', or the beginning of a uuid.
+    """
+    _demand(selectors, "kill")
+    asyncio.run(_change(given, selectors, "kill", _kill, yes=yes))
+
+
+@click.command()
+@options(everything="Forget every dead process.")
+@yes_option
+@click.pass_obj
+def flush(given: Globals, selectors: Selectors, *, yes: bool) -> None:
+    """Forget dead processes; those that run are left alone. Their logs stay in the journal.
+
+    NAME is a name, a pattern like 'readout-*', or the beginning of a uuid.
+    """
+    _demand(selectors, "flush")
+    asyncio.run(_change(given, selectors, "flush", _flush, yes=yes))
+
+
+@click.command()
+@options()
+@yes_option
+@click.pass_obj
+def restart(given: Globals, selectors: Selectors, *, yes: bool) -> None:
+    """Run the commands of processes anew, under the same uuids. What runs is ended first.
+
+    NAME is a name, a pattern like 'readout-*', or the beginning of a uuid.
+    """
+    _demand(selectors, "restart")
+    asyncio.run(_change(given, selectors, "restart", _restart, yes=yes))
+
+
+@click.command()
+@yes_option
+@click.pass_obj
+def terminate(given: Globals, *, yes: bool) -> None:
+    """End every process there is, of all sessions. They stay listed as dead."""
+    every = Selectors(everything=True)
+    asyncio.run(_change(given, every, "terminate", _terminate, yes=yes))
+
+
+def _demand(selectors: Selectors, command: str) -> None:
+    if selectors.empty:
+        more = ", --all" if command != "restart" else ""
+        raise click.UsageError(
+            f"say which: druncctl {command} NAME, or --session, --name, --user, --uuid,"
+            f" --host{more}"
+        )
+
+
+# Does what is asked for; returns what went wrong of it.
+Work = Callable[[Client, Query], Awaitable[Sequence[DruncdError]]]
+
+
+async def _change(
+    given: Globals, selectors: Selectors, command: str, work: Work, *, yes: bool
+) -> None:
+    async with given.client() as client:
+        if selectors.everything:
+            found = await selectors.find(client)
+        else:
+            found = await selectors.some(client)
+        running = [each for each in found if each.process.status.running]
+        dead = [each for each in found if not each.process.status.running]
+        # A kill also ends what the dead have left behind.
+        of_command = {"restart": found, "flush": dead, "kill": running or found}
+        concerned = of_command.get(command, running)
+        if not concerned:
+            state = "dead" if command == "flush" else "running"
+            click.echo(f"nothing to do: there is no {state} process among those", err=True)
+            return
+        confirm(command.capitalize(), concerned, yes=yes)
+        # Those that were shown, and no other that has come since; terminate means all.
+        these = Query(uuids=tuple(each.process.uuid for each in concerned))
+        failed = await work(client, these)
+        if command != "flush":
+            concerned = await client.inspect(these)
+    for error in failed:
+        click.echo(f"druncctl: {explained(error)}", err=True)
+    for each in concerned:
+        known = each.process.description
+        state = "running" if each.process.status.running else f"dead, {words.code(each)}"
+        what = "flushed" if command == "flush" else state
+        click.echo(f"{words.printable(known.name)} ({known.uuid[:8]}): {what}")
+    if failed:
+        raise click.exceptions.Exit(code(failed[0]))
+
+
+async def _kill(client: Client, query: Query) -> Sequence[DruncdError]:
+    await client.kill(query)
+    return ()
+
+
+async def _flush(client: Client, query: Query) -> Sequence[DruncdError]:
+    await client.flush(query)
+    return ()
+
+
+async def _terminate(client: Client, _: Query) -> Sequence[DruncdError]:
+    await client.terminate()
+    return ()
+
+
+async def _restart(client: Client, query: Query) -> Sequence[DruncdError]:
+    """Restart each, to its end whatever befalls another."""
+    room = asyncio.Semaphore(AT_ONCE)
+    failed: list[DruncdError] = []
+
+    async def one(uuid: str) -> None:
+        async with room:
+            try:
+                await client.restart(Query(uuids=(uuid,)))
+            except DruncdError as error:
+                failed.append(error)
+
+    await asyncio.gather(*map(one, query.uuids))
+    return failed

@@ -1,0 +1,68 @@
+"""What the two contracts make of errors."""
+
+import grpc
+import pytest
+
+from druncd import errors
+from druncd.errors import DruncdError
+from druncd.rpc import failures
+from druncd.rpc.contract import CONTRACTS, Replies
+from druncschema.generic_pb2 import PlainText
+from druncschema.request_response_pb2 import ResponseFlag
+from druncschema.token_pb2 import Token
+
+REPLIES = Replies("druncd", Token(user_name="ada"))
+CODE = grpc.StatusCode
+ANSWERS: dict[Exception, tuple[grpc.StatusCode, str]] = {
+    errors.BadRequest("wrong"): (CODE.INVALID_ARGUMENT, "NOT_EXECUTED_BAD_REQUEST_FORMAT"),
+    errors.NotFound("none"): (CODE.NOT_FOUND, "DRUNC_EXCEPTION_THROWN"),
+    errors.Ambiguous("two"): (CODE.FAILED_PRECONDITION, "DRUNC_EXCEPTION_THROWN"),
+    errors.NotHere("there"): (CODE.FAILED_PRECONDITION, "DRUNC_EXCEPTION_THROWN"),
+    errors.CouldNotStart("no"): (CODE.FAILED_PRECONDITION, "DRUNC_EXCEPTION_THROWN"),
+    errors.StillAlive("yes"): (CODE.FAILED_PRECONDITION, "DRUNC_EXCEPTION_THROWN"),
+    errors.LimitReached("many"): (CODE.RESOURCE_EXHAUSTED, "DRUNC_EXCEPTION_THROWN"),
+    errors.NotAuthorised("you"): (CODE.PERMISSION_DENIED, "NOT_EXECUTED_NOT_AUTHORISED"),
+    errors.Unavailable("away"): (CODE.UNAVAILABLE, "DRUNC_EXCEPTION_THROWN"),
+    errors.SystemdError("a.b.C", "no"): (CODE.INTERNAL, "DRUNC_EXCEPTION_THROWN"),
+    RuntimeError("oh"): (CODE.INTERNAL, "UNHANDLED_EXCEPTION_THROWN"),
+}
+PARAMETERS = pytest.mark.parametrize("error", ANSWERS, ids=lambda error: type(error).__name__)
+
+
+def test_every_error_is_here() -> None:
+    kinds = {type(error) for error in ANSWERS}
+    assert set(DruncdError.__subclasses__()) <= kinds
+
+
+@PARAMETERS
+def test_interface_answers_with_a_status(error: Exception) -> None:
+    with pytest.raises(failures.Refusal) as caught:
+        CONTRACTS["interface"].error(REPLIES, error)
+    assert caught.value.code is ANSWERS[error][0]
+    assert str(error) in caught.value.text
+
+
+@PARAMETERS
+def test_drunc_answers_with_a_flag(error: Exception) -> None:
+    response = CONTRACTS["drunc"].error(REPLIES, error)
+    assert ResponseFlag.Name(response.flag) == ANSWERS[error][1]
+    text = PlainText()
+    assert response.data.Unpack(text)
+    assert str(error) in text.text
+    assert (response.name, response.token.user_name) == ("druncd", "ada")
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_a_long_text_is_cut_to_what_a_status_can_carry(contract: str) -> None:
+    error = errors.BadRequest("ü" * 100_000)
+    assert len(failures.text(error).encode()) < 2_100
+    try:
+        response = CONTRACTS[contract].error(REPLIES, error)
+    except failures.Refusal as refusal:
+        assert refusal.text == failures.text(error)
+    else:
+        assert len(response.data.value) < 2_200
+
+
+def test_an_error_without_a_text_still_has_one() -> None:
+    assert "NotFound" in failures.text(errors.NotFound())
