@@ -3,8 +3,6 @@
 druncd.toml is read by `load`; `units/druncd.toml` shows every setting.
 """
 
-import datetime as dt
-import difflib
 import ipaddress
 import re
 import signal
@@ -12,8 +10,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, ValidationError
+
+from druncd import tables
 
 DEFAULT_PATH = Path("/etc/druncd/druncd.toml")
 
@@ -52,13 +51,7 @@ def _check_address(address: str) -> str:
     return address
 
 
-class _Table(BaseModel):
-    """A table of settings; the description of each says what is allowed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Listen(_Table):
+class Listen(tables.Table):
     """Where clients are listened to, and how they are answered."""
 
     address: Annotated[
@@ -74,7 +67,7 @@ class Listen(_Table):
     ] = "interface"
 
 
-class ProcessTable(_Table):
+class ProcessTable(tables.Table):
     """How processes run."""
 
     user: Annotated[
@@ -87,7 +80,7 @@ class ProcessTable(_Table):
     ] = "drunc"
 
 
-class KillTable(_Table):
+class KillTable(tables.Table):
     """How processes are ended: the signal, and the seconds until SIGKILL."""
 
     signal: Annotated[
@@ -108,7 +101,7 @@ class KillTable(_Table):
         return signal.Signals[self.signal].value
 
 
-class LimitsTable(_Table):
+class LimitsTable(tables.Table):
     """What is too much: of processes that run, of calls at once, of bytes in a request."""
 
     processes: Annotated[
@@ -130,7 +123,7 @@ class LimitsTable(_Table):
     ] = 4 << 20
 
 
-class RetentionTable(_Table):
+class RetentionTable(tables.Table):
     """How many dead processes are kept, and for how many seconds; 0 is for ever."""
 
     dead: Annotated[int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")] = (
@@ -142,7 +135,7 @@ class RetentionTable(_Table):
     ] = 0.0
 
 
-class StopTable(_Table):
+class StopTable(tables.Table):
     """How druncd itself stops: the seconds that running calls are given to finish."""
 
     timeout: Annotated[
@@ -155,7 +148,7 @@ class StopTable(_Table):
     ] = 30.0
 
 
-class LogTable(_Table):
+class LogTable(tables.Table):
     """What druncd says of itself."""
 
     level: Annotated[
@@ -171,7 +164,7 @@ _DEFAULT_LISTEN = (
 )
 
 
-class Config(_Table):
+class Config(tables.Table):
     """All settings; the defaults are those of a fresh installation."""
 
     name: Annotated[
@@ -207,18 +200,11 @@ def load(path: Path | None) -> Config:
     """
     where = path or DEFAULT_PATH
     try:
-        # Not a pipe, from which reading would wait.
-        if where.exists() and not where.is_file():
-            raise ConfigError(f"{where}: is not a regular file")
-        text = where.read_bytes().decode()
-    except FileNotFoundError:
-        if path is None:
+        text = tables.read(where)
+    except tables.Unreadable as error:
+        if path is None and isinstance(error, tables.NoSuchFile):
             return Config()
-        raise ConfigError(f"{where}: there is no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: not UTF-8: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     try:
         return parse(text)
     except ConfigError as error:
@@ -240,7 +226,7 @@ def parse(text: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
     except ValidationError as error:
-        mistakes += [_explain(detail) for detail in error.errors() if not _follows(detail)]
+        mistakes += [mistake.text for mistake in tables.mistakes(Config, error)]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
@@ -258,41 +244,3 @@ def _addresses_given_twice(found: dict[str, Any]) -> list[str]:
         f"listen: {address!r} is there twice: an address can be listened on once"
         for address in twice
     ]
-
-
-def _follows(error: ErrorDetails) -> bool:
-    """Whether an error is only said because of another: no table of listen was right."""
-    return error["type"] == "too_short" and bool(error["input"])
-
-
-def _explain(error: ErrorDetails) -> str:
-    key = ""
-    table: Any = Config
-    allowed = ""
-    for part in error["loc"]:
-        if isinstance(part, int):
-            key += f"[{part}]"
-            table = Listen
-            continue
-        name = part if part.isidentifier() else repr(part)
-        key += f".{name}" if key else name
-        setting = table.model_fields.get(part)
-        if setting is not None:
-            allowed, table = setting.description, setting.annotation
-    if error["type"] == "extra_forbidden":
-        settings = sorted(table.model_fields)
-        close = difflib.get_close_matches(str(error["loc"][-1]), settings, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{key}: no such setting; {hint}allowed: {', '.join(settings)}"
-    if error["type"] == "missing":
-        return f"{key}: is missing: give {allowed}"
-    return f"{key} = {_toml(error['input'])}: must be {allowed}"
-
-
-def _toml(value: Any) -> str:
-    """A value about as it stands in the file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    return repr(value)

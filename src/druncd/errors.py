@@ -8,13 +8,18 @@
     ├── CouldNotStart     systemd could not start the program
     ├── StillAlive        a process did not die, SIGKILL included
     ├── LimitReached      the configuration allows no more
+    ├── NotAuthorised     the caller may not do that
     ├── Unavailable       systemd can't be reached, or did not answer in time
     └── SystemdError      systemd refused what druncd asked for
 
 Each is raised where the fact is known; druncd.rpc turns it into an answer.
 """
 
+from collections.abc import Sequence
+
 SHOWN = 200
+# A message that names every process of a large session helps nobody.
+LISTED = 10
 
 
 class DruncdError(Exception):
@@ -49,6 +54,10 @@ class LimitReached(DruncdError):
     """A bound of the configuration would be passed; the text names the setting."""
 
 
+class NotAuthorised(DruncdError):
+    """The caller may not do that, or did not show who it is."""
+
+
 class Unavailable(DruncdError):
     """systemd can't be reached, or did not answer within the time limit. Try again."""
 
@@ -57,11 +66,12 @@ class SystemdError(DruncdError):
     """systemd answered a call with an error.
 
     Attributes:
-        name: the D-Bus error name, such as ``org.freedesktop.systemd1.NoSuchUnit``.
+        name: the D-Bus error name, such as ``org.freedesktop.systemd1.NoSuchUnit``;
+            empty in a client, where the text has it.
     """
 
     def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"{text} ({name})")
+        super().__init__(f"{text} ({name})" if name else text)
         self.name = name
 
 
@@ -70,3 +80,11 @@ def shown(text: str) -> str:
     if len(text) > SHOWN:
         text = f"{text[: SHOWN // 2]}…{text[-SHOWN // 2 :]}"
     return repr(text)
+
+
+def listed(texts: Sequence[str]) -> str:
+    """The first few of several texts, and how many more there are."""
+    some = list(texts[:LISTED])
+    if len(texts) > LISTED:
+        some.append(f"and {len(texts) - LISTED} more")
+    return "; ".join(some)

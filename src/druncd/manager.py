@@ -17,17 +17,18 @@ from druncd.errors import (
     LimitReached,
     NotFound,
     StillAlive,
+    Unavailable,
+    listed,
 )
-from druncd.process import Description, Process, Status
+from druncd.process import Description, Inspected, LogLine, Process, Status
 from druncd.query import Query, select
 from druncd.systemd import units
-from druncd.systemd.node import Node
+from druncd.systemd.node import Following, Node
 
 log = logging.getLogger(__name__)
 
 DEFAULT_HOW_FAR = 100
-# A message that names every process of a large session helps nobody.
-LISTED = 10
+FOLLOW_RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,27 @@ class Manager:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._booting: dict[str, Process] = {}
         self._restarting: dict[str, Process] = {}
+
+    @property
+    def hostname(self) -> str:
+        """The node's name."""
+        return self._node.hostname
+
+    def end_following(self) -> None:
+        """End all `tail` that follow, for good."""
+        self._node.end_following()
+
+    async def check(self) -> None:
+        """Make sure that systemd answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        await self._node.check()
+
+    async def wait_down(self) -> None:
+        """Wait until systemd can't be reached."""
+        await self._node.wait_down()
 
     async def boot(self, description: Description) -> Process:
         """Start a process; it gets a new uuid, and this node as its host.
@@ -81,6 +103,16 @@ class Manager:
     async def ps(self, query: Query) -> list[Process]:
         """The processes that match, as they are now."""
         return await select(query, await self._node.processes())
+
+    async def inspect(self, query: Query, *, usage: bool) -> list[Inspected]:
+        """All that is known of the processes that match, and, if asked for, what they use."""
+        lives = await self._node.lives()
+        found = await select(query, [process for process, _ in lives])
+        used = await self._node.usage(found) if usage else {}
+        by_uuid = {process.uuid: life for process, life in lives}
+        return [
+            Inspected(process, by_uuid[process.uuid], used.get(process.uuid)) for process in found
+        ]
 
     async def kill(self, query: Query, *, or_none: bool = False) -> list[Process]:
         """End all matching processes at once, and return them when all are dead.
@@ -186,6 +218,73 @@ class Manager:
             async for lines in pieces:
                 yield found.uuid, lines
 
+    async def tail(
+        self, query: Query, count: int, *, follow: bool, pattern: str
+    ) -> AsyncGenerator[list[LogLine], None]:
+        """The last lines that the matching processes printed, merged in the order of time.
+
+        Args:
+            query: what has to match at least one process.
+            count: the number of lines.
+            follow: whether to go on with what they print from now on, and with processes
+                that match and are booted from now on, until none is left.
+            pattern: a regular expression that has to be found in a line; empty for all.
+
+        Yields:
+            Some lines.
+
+        Raises:
+            BadRequest: a pattern is no regular expression, or takes too long to match.
+            NotFound: no process matches.
+            Ambiguous: several uuids begin so.
+            Unavailable: systemd can't be reached, or druncd stops.
+        """
+        found = await self.ps(query)
+        if not found:
+            raise NotFound(f"no process matches {query}")
+        # None for those that don't match.
+        names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
+        following = None
+        if follow:
+            query = _completed(query, found)
+            others = bool(query.names or not query.uuids)
+            following = Following(others, lambda uuid: names.get(uuid, "") is not None)
+        printed = self._node.tail(list(names), query.session, count, pattern, following)
+        async with contextlib.aclosing(printed) as pieces:
+            async for piece in pieces:
+                unknown = {uuid for uuid, _, _ in piece} - names.keys()
+                if follow and (unknown or not piece):
+                    left = await self._look_again(query, names, unknown)
+                    if not (left or piece):
+                        return
+                if lines := [
+                    LogLine(uuid, name, time, line)
+                    for uuid, time, line in piece
+                    if (name := names.get(uuid)) is not None
+                ]:
+                    yield lines
+
+    async def _look_again(
+        self, query: Query, names: dict[str, str | None], unknown: set[str]
+    ) -> bool:
+        """Take into account what was booted since; whether any that match are left.
+
+        Without systemd, the lines of those that are known go on; those of others wait.
+        """
+        while True:
+            try:
+                # Also what is being booted, which may print before its boot is answered.
+                found = await select(query, await self._all())
+            except Unavailable:
+                if not unknown:
+                    return True
+                await asyncio.sleep(FOLLOW_RETRY_SECONDS)
+            else:
+                break
+        names.update((process.uuid, process.description.name) for process in found)
+        names.update(dict.fromkeys(unknown - names.keys()))
+        return bool(found)
+
     async def _kill(self, processes: Sequence[Process]) -> list[Process]:
         async def kill(process: Process) -> Process:
             async with self._lock(process.uuid):
@@ -203,7 +302,7 @@ class Manager:
         if not found:
             raise NotFound(f"no process matches {query}")
         if len(found) > 1:
-            names = _listed([str(process.description) for process in found])
+            names = listed([str(process.description) for process in found])
             raise Ambiguous(
                 f"{len(found)} processes match {query}, and this needs exactly one: {names}"
             )
@@ -272,7 +371,7 @@ class Manager:
         alive = [error for error in errors if isinstance(error, StillAlive)]
         if alive:
             others = f"; {len(done)} others are dead" if done else ""
-            raise StillAlive(_listed(list(map(str, alive))) + others)
+            raise StillAlive(listed(list(map(str, alive))) + others)
         if errors:
             raise errors[0]
         return done
@@ -281,9 +380,8 @@ class Manager:
         return self._locks.setdefault(uuid, asyncio.Lock())
 
 
-def _listed(texts: list[str]) -> str:
-    """The first few of several texts, and how many more there are."""
-    shown = texts[:LISTED]
-    if len(texts) > LISTED:
-        shown.append(f"and {len(texts) - LISTED} more")
-    return "; ".join(shown)
+def _completed(query: Query, found: Sequence[Process]) -> Query:
+    """A query with whole uuids, which nothing that is booted later can make ambiguous."""
+    begins = tuple(prefix.strip().lower() for prefix in query.prefixes)
+    whole = (process.uuid for process in found if begins and process.uuid.startswith(begins))
+    return dataclasses.replace(query, prefixes=(), uuids=(*query.uuids, *whole))

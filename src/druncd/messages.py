@@ -1,13 +1,26 @@
-"""Between the messages of the schema and the domain's types."""
+"""Between the messages of the wire and the domain's types, both ways."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from druncd.errors import BadRequest, shown
-from druncd.process import Description, Process, Restriction, Step
-from druncd.query import Query, Rule
+from druncd.process import (
+    Description,
+    End,
+    Inspected,
+    Life,
+    LogLine,
+    Process,
+    Restriction,
+    Status,
+    Step,
+    Usage,
+)
+from druncd.query import ALL, Query, Rule
+from druncd_inspection import inspection_pb2 as own
 from druncschema.process_manager_pb2 import (
     BootRequest,
     ProcessDescription,
@@ -22,17 +35,20 @@ from druncschema.request_response_pb2 import Request
 
 M = TypeVar("M", bound=Message)
 
+# A druncd that is newer than the client may know of more.
+_ENDS = {own.Inspected.End.Value(end.name): end for end in End}
 
-def parse_request(data: bytes) -> Request:
+
+def parse(data: bytes, kind: type[M]) -> M:
     """The request in a call's bytes.
 
     Raises:
-        BadRequest: the bytes are no Request.
+        BadRequest: the bytes are no such message.
     """
     try:
-        return Request.FromString(data)
+        return kind.FromString(data)
     except DecodeError as error:
-        raise BadRequest(f"the call is not a dunedaq.druncschema.Request: {error}") from error
+        raise BadRequest(f"the call is not a {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
 def unpack(request: Request, kind: type[M]) -> M:
@@ -58,7 +74,7 @@ def unpack(request: Request, kind: type[M]) -> M:
 def query(message: ProcessQuery, rule: Rule) -> Query:
     """The query in a message, to be understood by a contract's rule."""
     return Query(
-        rule,
+        rule=rule,
         uuids=tuple(uuid.uuid for uuid in message.uuids),
         names=tuple(message.names),
         user=message.user,
@@ -66,18 +82,71 @@ def query(message: ProcessQuery, rule: Rule) -> Query:
     )
 
 
+def process_query(query: Query) -> ProcessQuery:
+    """A query as the published schema has it."""
+    return ProcessQuery(
+        uuids=[ProcessUUID(uuid=uuid) for uuid in query.uuids],
+        names=query.names,
+        user=query.user,
+        session=query.session,
+    )
+
+
 def description(message: BootRequest) -> Description:
     """What a boot asks for; its uuid and host are still to be decided."""
-    asked = message.process_description
+    return _description(message.process_description, message.process_restriction, uuid="", host="")
+
+
+def boot_request(asked: Description) -> BootRequest:
+    """What a client asks for, as the wire has it."""
+    return BootRequest(
+        process_description=_process_description(asked),
+        process_restriction=_process_restriction(asked),
+    )
+
+
+def process(message: ProcessInstance) -> Process:
+    """The process that the wire shows."""
+    shown_as = message.process_description
+    return Process(
+        _description(
+            shown_as,
+            message.process_restriction,
+            uuid=message.uuid.uuid,
+            host=shown_as.metadata.hostname,
+        ),
+        Status(message.status_code == ProcessInstance.RUNNING, message.return_code),
+    )
+
+
+def instance(process: Process) -> ProcessInstance:
+    """A process as the wire shows it."""
+    known = process.description
+    return ProcessInstance(
+        process_description=_process_description(known),
+        process_restriction=_process_restriction(known),
+        status_code=ProcessInstance.RUNNING if process.status.running else ProcessInstance.DEAD,
+        return_code=process.status.return_code,
+        uuid=ProcessUUID(uuid=known.uuid),
+    )
+
+
+def instances(processes: Iterable[Process]) -> ProcessInstanceList:
+    """Processes as the wire shows them."""
+    return ProcessInstanceList(values=[instance(process) for process in processes])
+
+
+def _description(
+    asked: ProcessDescription, restriction: ProcessRestriction, *, uuid: str, host: str
+) -> Description:
     metadata = asked.metadata
-    restriction = message.process_restriction
     return Description(
-        uuid="",
+        uuid=uuid,
         name=metadata.name,
         user=metadata.user,
         session=metadata.session if metadata.HasField("session") else None,
         tree_id=metadata.tree_id if metadata.HasField("tree_id") else None,
-        hostname="",
+        hostname=host,
         steps=tuple(Step(step.exec, tuple(step.args)) for step in asked.executable_and_arguments),
         environment=dict(asked.env),
         directory=asked.process_execution_directory,
@@ -88,38 +157,104 @@ def description(message: BootRequest) -> Description:
     )
 
 
-def instance(process: Process) -> ProcessInstance:
-    """A process as the wire shows it."""
-    known = process.description
-    uuid = ProcessUUID(uuid=known.uuid)
-    return ProcessInstance(
-        process_description=ProcessDescription(
-            metadata=ProcessMetadata(
-                uuid=uuid,
-                user=known.user,
-                session=known.session,
-                name=known.name,
-                hostname=known.hostname,
-                tree_id=known.tree_id,
-            ),
-            env=known.environment,
-            executable_and_arguments=[
-                ProcessDescription.ExecAndArgs(exec=step.program, args=step.arguments)
-                for step in known.steps
-            ],
-            process_execution_directory=known.directory,
-            process_logs_path=known.logs_path,
+def _process_description(known: Description) -> ProcessDescription:
+    return ProcessDescription(
+        metadata=ProcessMetadata(
+            uuid=ProcessUUID(uuid=known.uuid) if known.uuid else None,
+            user=known.user,
+            session=known.session,
+            name=known.name,
+            hostname=known.hostname,
+            tree_id=known.tree_id,
         ),
-        process_restriction=ProcessRestriction(
-            allowed_hosts=known.restriction.hosts,
-            allowed_host_types=known.restriction.host_types,
-        ),
-        status_code=ProcessInstance.RUNNING if process.status.running else ProcessInstance.DEAD,
-        return_code=process.status.return_code,
-        uuid=uuid,
+        env=known.environment,
+        executable_and_arguments=[
+            ProcessDescription.ExecAndArgs(exec=step.program, args=step.arguments)
+            for step in known.steps
+        ],
+        process_execution_directory=known.directory,
+        process_logs_path=known.logs_path,
     )
 
 
-def instances(processes: Iterable[Process]) -> ProcessInstanceList:
-    """Processes as the wire shows them."""
-    return ProcessInstanceList(values=[instance(process) for process in processes])
+def _process_restriction(known: Description) -> ProcessRestriction:
+    return ProcessRestriction(
+        allowed_hosts=known.restriction.hosts, allowed_host_types=known.restriction.host_types
+    )
+
+
+def read_selection(message: own.Selection) -> Query:
+    """The query in a selection of druncd's own service; an empty one means all."""
+    found = Query(
+        uuids=tuple(message.uuids),
+        prefixes=tuple(message.prefixes),
+        names=tuple(message.names),
+        user=message.user,
+        session=message.session,
+        host=message.host,
+    )
+    return ALL if found.empty else found
+
+
+def selection(query: Query) -> own.Selection:
+    """A query as druncd's own service has it."""
+    return own.Selection(
+        uuids=query.uuids,
+        prefixes=query.prefixes,
+        names=query.names,
+        user=query.user,
+        session=query.session,
+        host=query.host,
+    )
+
+
+def inspected(known: Inspected) -> own.Inspected:
+    """All that is known of a process, as druncd's own service shows it."""
+    life, usage = known.life, known.usage
+    return own.Inspected(
+        instance=instance(known.process),
+        unit=life.unit,
+        active_state=life.active,
+        sub_state=life.sub,
+        result=life.result,
+        end=life.end.name,
+        status=life.status,
+        pid=life.pid,
+        started=life.started,
+        ended=life.ended,
+        invocation=life.invocation,
+        usage=None if usage is None else own.Usage(**dataclasses.asdict(usage)),
+    )
+
+
+def read_inspected(message: own.Inspected) -> Inspected:
+    """All that is known of a process, from druncd's own service."""
+    usage = None
+    if message.HasField("usage"):
+        usage = Usage(**{field.name: value for field, value in message.usage.ListFields()})
+    return Inspected(
+        process(message.instance),
+        Life(
+            unit=message.unit,
+            active=message.active_state,
+            sub=message.sub_state,
+            result=message.result,
+            end=_ENDS.get(message.end, End.UNKNOWN),
+            status=message.status,
+            pid=message.pid,
+            started=message.started,
+            ended=message.ended,
+            invocation=message.invocation,
+        ),
+        usage,
+    )
+
+
+def log_entry(line: LogLine) -> own.LogEntry:
+    """A line as druncd's own service has it."""
+    return own.LogEntry(uuid=line.uuid, name=line.name, time=line.time, line=line.line)
+
+
+def log_line(message: own.LogEntry) -> LogLine:
+    """A line from druncd's own service."""
+    return LogLine(message.uuid, message.name, message.time, message.line)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from druncd.errors import shown
 
@@ -82,3 +83,71 @@ class Process:
     def uuid(self) -> str:
         """The uuid of the process and, in it, the name of its unit."""
         return self.description.uuid
+
+
+class End(Enum):
+    """How a process ended."""
+
+    RUNNING = "it has not"
+    EXITED = "by itself, with an exit code"
+    KILLED = "by a signal"
+    DUMPED = "by a signal, with a core dump"
+    UNKNOWN = "unseen, or its program never ran"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The last run of a process, as systemd knows it.
+
+    ``unit``, ``active``, ``sub`` and ``result`` are the unit's name, ActiveState,
+    SubState and Result. ``status`` is the exit code or the signal's number, ``pid``
+    the main process or 0. ``started`` and ``ended`` are in microseconds since 1970,
+    0 where that has not happened; ``invocation`` is systemd's id of the run.
+    """
+
+    unit: str
+    active: str
+    sub: str
+    result: str
+    end: End
+    status: int
+    pid: int
+    started: int
+    ended: int
+    invocation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all of a process's unit uses, children included; None where it is not counted.
+
+    ``cpu`` is processor time in microseconds.
+    """
+
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    cpu: int | None = None
+    processes: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """All that is known of a process at one moment.
+
+    ``usage`` is None where it was not asked for, or nothing is left to use anything.
+    """
+
+    process: Process
+    life: Life
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a process printed, at a time in microseconds since 1970."""
+
+    uuid: str
+    name: str
+    time: int
+    line: str

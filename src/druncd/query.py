@@ -1,22 +1,22 @@
 """Which processes a client means."""
 
 import asyncio
+import bisect
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
-import regex
-
-from druncd.errors import BadRequest
+from druncd.errors import Ambiguous, BadRequest, listed
+from druncd.pattern import Pattern
 from druncd.process import Process
 
 # For all patterns of one query together. Client calls are answered within a
 # second; what has not matched by now backtracks for ever.
 MATCH_SECONDS = 0.5
-PATTERN_LENGTH = 8_192
+PREFIXES = 1_000
 
 _LITERAL = re.compile(r"[\w @/:=,-]*")
 # A hostile pattern keeps its thread for MATCH_SECONDS; honest ones find another.
@@ -30,33 +30,40 @@ class Rule(Enum):
     UNITE = "names match anywhere; any selector that is set selects"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Selectors; those that are empty select nothing by themselves.
 
-    ``names`` are regular expressions as Python's `re` module has them.
+    ``names`` are regular expressions as Python's `re` module has them; ``prefixes``
+    are beginnings of uuids, each of which only one process may have. ``host`` narrows,
+    under both rules, and may be short.
     """
 
-    rule: Rule
+    rule: Rule = Rule.NARROW
     uuids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     user: str = ""
     session: str = ""
+    prefixes: tuple[str, ...] = ()
+    host: str = ""
 
     @property
     def empty(self) -> bool:
         """Whether no selector is set."""
-        return not (self.uuids or self.names or self.user or self.session)
+        return not (
+            self.uuids or self.names or self.user or self.session or self.prefixes or self.host
+        )
 
     def __str__(self) -> str:
         """The query as error messages show it."""
         parts = [
             f"{key}={value!r}"
             for key, value in (
-                ("uuids", list(self.uuids)),
+                ("uuids", [*self.uuids, *self.prefixes]),
                 ("names", list(self.names)),
                 ("user", self.user),
                 ("session", self.session),
+                ("host", self.host),
             )
             if value
         ]
@@ -64,15 +71,20 @@ class Query:
         return text if len(text) <= 500 else text[:500] + "…"
 
 
+ALL = Query(names=(".*",))
+
+
 async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
     """The processes that a query means, in the order given.
 
     Raises:
         BadRequest: a name is no regular expression, or takes too long to match.
+        Ambiguous: several processes have uuids that begin so.
     """
     if query.empty:
         return []
     uuids = {uuid.strip().lower() for uuid in query.uuids}
+    uuids.update(_completed(query.prefixes, processes))
     names = await _matching_names(query, {process.description.name for process in processes})
 
     def chosen(process: Process) -> bool:
@@ -80,6 +92,8 @@ async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
         by_name_or_uuid = process.uuid in uuids or description.name in names
         of_user = description.user == query.user
         of_session = description.session == query.session
+        if query.host and not _same_host(query.host, description.hostname):
+            return False
         if query.rule is Rule.UNITE:
             return (
                 by_name_or_uuid
@@ -87,12 +101,43 @@ async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
                 or bool(query.session and of_session)
             )
         return (
-            (by_name_or_uuid or not (query.uuids or query.names))
+            (by_name_or_uuid or not (query.uuids or query.names or query.prefixes))
             and (of_user or not query.user)
             and (of_session or not query.session)
         )
 
     return [process for process in processes if chosen(process)]
+
+
+def _completed(prefixes: Sequence[str], processes: Sequence[Process]) -> Iterator[str]:
+    """The uuids that begin as asked for."""
+    if not prefixes:
+        return
+    if len(prefixes) > PREFIXES:
+        raise BadRequest(
+            f"there are {len(prefixes)} beginnings of uuids, at most {PREFIXES} are allowed"
+        )
+    known = sorted((process.uuid, str(process.description)) for process in processes)
+    for prefix in prefixes:
+        begin = prefix.strip().lower()
+        if not begin:
+            raise BadRequest("a uuid is empty: give at least its first characters")
+        first = bisect.bisect_left(known, (begin,))
+        last = bisect.bisect_left(known, (begin + "g",))
+        if last - first > 1:
+            names = listed([name for _, name in known[first:last]])
+            raise Ambiguous(
+                f"{last - first} uuids begin with {prefix!r}, give more characters: {names}"
+            )
+        yield from (uuid for uuid, _ in known[first:last])
+
+
+def _same_host(one: str, other: str) -> bool:
+    """Whether two names are of one host: a short name stands for the long one."""
+    one, other = (name.strip().rstrip(".").lower() for name in (one, other))
+    if "." in one and "." in other:
+        return one == other
+    return one.partition(".")[0] == other.partition(".")[0]
 
 
 async def _matching_names(query: Query, names: set[str]) -> set[str]:
@@ -115,34 +160,12 @@ async def _matching_names(query: Query, names: set[str]) -> set[str]:
 
 
 def _match(patterns: list[str], names: list[str], whole: bool, deadline: float) -> set[str]:
-    """Match with the `regex` module, which can be interrupted and lets go of the GIL."""
     found: set[str] = set()
     for text in patterns:
         if time.monotonic() > deadline:
             raise BadRequest(f"the name patterns take longer than {MATCH_SECONDS:g} s to match")
-        if len(text) > PATTERN_LENGTH:
-            raise BadRequest(
-                f"a name pattern is {len(text)} characters long, at most {PATTERN_LENGTH} are"
-                f" allowed: {text[:80]!r}…"
-            )
-        try:
-            # The module's own cache would keep what hostile clients send.
-            pattern = regex.compile(text, regex.VERSION0, cache_pattern=False)
-        except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
-            raise BadRequest(
-                f"the name pattern {text[:200]!r} is not a valid regular expression: {error}"
-            ) from error
-        match = pattern.fullmatch if whole else pattern.search
-        for name in names:
-            left = deadline - time.monotonic()
-            try:
-                if left <= 0:
-                    raise TimeoutError
-                if match(name, timeout=left, concurrent=True):
-                    found.add(name)
-            except TimeoutError:
-                raise BadRequest(
-                    f"the name pattern {text[:200]!r} takes longer than {MATCH_SECONDS:g} s to"
-                    " match: write one that backtracks less"
-                ) from None
+        pattern = Pattern(text, "the name pattern")
+        found.update(
+            name for name in names if pattern.found(name, deadline - time.monotonic(), whole=whole)
+        )
     return found

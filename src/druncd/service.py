@@ -10,10 +10,12 @@ import os
 import pwd
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
+from grpc_health.v1.health import aio as health_aio
 from systemd import daemon
 from systemd.journal import JournalHandler
 
@@ -21,6 +23,7 @@ from druncd import config, host
 from druncd.errors import DruncdError
 from druncd.manager import Limits, Manager
 from druncd.retention import Retention, retain
+from druncd.rpc import health
 from druncd.rpc.bounds import Bounds
 from druncd.rpc.contract import CONTRACTS
 from druncd.rpc.server import make_server
@@ -161,9 +164,17 @@ async def serve(settings: config.Config) -> None:
     manager = Manager(node, Limits(limits.processes, limits.processes_per_session))
     bounds = Bounds(limits.calls, limits.request_bytes)
     await node.open()
+    healthy = health_aio.HealthServicer()
     try:
         servers = [
-            make_server(listen.address, CONTRACTS[listen.contract], manager, settings.name, bounds)
+            make_server(
+                listen.address,
+                CONTRACTS[listen.contract],
+                manager,
+                settings.name,
+                bounds,
+                health=healthy,
+            )
             for listen in settings.listen
         ]
         for server, listen in zip(servers, settings.listen, strict=True):
@@ -173,10 +184,13 @@ async def serve(settings: config.Config) -> None:
         tasks = (
             asyncio.create_task(_feed_watchdog()),
             asyncio.create_task(retain(node, manager, keep)),
+            asyncio.create_task(health.watch(manager, healthy)),
         )
         addresses = ", ".join(listen.address for listen in settings.listen)
         daemon.notify(f"READY=1\nSTATUS=Serving on {addresses}")
         await stop.wait()
+        await healthy.enter_graceful_shutdown()
+        manager.end_following()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")
         await _stop(servers, bounds, settings.stop.timeout)
@@ -189,16 +203,20 @@ async def serve(settings: config.Config) -> None:
 async def _stop(servers: list[grpc.aio.Server], bounds: Bounds, timeout: float) -> None:
     """Let running calls finish within a time, logs within a shorter one.
 
-    A client that does not read its log is not to hold up all others.
+    A client that does not read its log is not to hold up all others, and one that watches
+    the health of the service does so for ever.
     """
     stopping = asyncio.gather(*(server.stop(timeout) for server in servers))
-    await asyncio.wait((stopping,), timeout=STREAM_SECONDS)
+    begin = time.monotonic()
     while not stopping.done():
-        if bounds.only_streams:
+        idle = bounds.idle
+        await asyncio.wait((stopping,), timeout=STREAM_SECONDS / 10)
+        streaming = bounds.only_streams and time.monotonic() - begin > STREAM_SECONDS
+        # Twice, since the last answer may be on its way still.
+        if streaming or (idle and bounds.idle):
             stopping.cancel()
             await asyncio.gather(*(server.stop(None) for server in servers))
             return
-        await asyncio.wait((stopping,), timeout=STREAM_SECONDS / 10)
 
 
 async def _feed_watchdog() -> None:

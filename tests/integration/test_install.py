@@ -33,7 +33,7 @@ def test_an_upstream_schema_comes_first_for_others_and_does_not_disturb_druncd()
     try:
         (upstream / "__init__.py").write_text("upstream = True\n")
         assert python("import druncschema; print(druncschema.upstream)") == "True"
-        where = "import druncd.rpc.messages, druncschema; print(druncschema.__file__)"
+        where = "import druncd.rpc.contract, druncschema; print(druncschema.__file__)"
         assert "/druncd/_schema/" in python(where)
     finally:
         (upstream / "__init__.py").unlink()

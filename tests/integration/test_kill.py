@@ -180,6 +180,7 @@ async def test_a_process_that_dies_at_last(
 async def test_a_child_that_can_not_die(client: Client, undying: Callable[[int], None]) -> None:
     uuid = await client.sh("sleep 1000 & echo $!; wait")
     child = int(await client.printed(uuid, ""))
+    await until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     undying(child)
     async with asyncio.timeout(40):
         assert f"sleep (PID {child})" in await still_alive(client.kill(query(uuid)))

@@ -6,11 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
-from client import ALL, DRUNC, RUNNING, Client, boot_request, query, request
+from client import ALL, RUNNING, Client, query, request
 from conftest import Configure, units
-
-from druncschema.generic_pb2 import PlainText
-from druncschema.request_response_pb2 import DRUNC_EXCEPTION_THROWN
 
 
 async def refused(call: Awaitable[object]) -> str:
@@ -93,24 +90,6 @@ async def test_a_request_that_is_far_too_large_is_not_even_received(client: Clie
     huge = request(query(names=("x" * (40 << 20),)))
     assert "larger than max" in await refused(client.stub.ps(huge))
     assert await client.ps() == []
-
-
-async def test_the_drunc_contract_tells_of_limits_by_a_flag(
-    client: Client, configure: Configure
-) -> None:
-    await configure("[limits]\nprocesses = 1\nrequest_bytes = 2000\n")
-    await client.boot(["sleep", "1000"])
-    drunc = Client(DRUNC)
-    for call in (
-        drunc.stub.boot(request(boot_request(["true"]))),
-        drunc.stub.ps(request(query(names=("x" * 3000,)))),
-    ):
-        response = await call
-        assert response.flag == DRUNC_EXCEPTION_THROWN
-        text = PlainText()
-        assert response.data.Unpack(text)
-        assert "[limits]" in text.text
-    await drunc.close()
 
 
 async def test_the_dead_that_are_too_many_go_oldest_first(

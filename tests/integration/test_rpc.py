@@ -310,42 +310,6 @@ async def test_every_listener_serves(client: Client) -> None:
         await other.close()
 
 
-async def test_the_drunc_contract_answers_errors_with_flags() -> None:
-    drunc = Client(DRUNC)
-    response = await drunc.stub.boot(request(boot_request(["/no/such/program"])))
-    text = PlainText()
-    assert response.flag == 6
-    assert response.data.Unpack(text)
-    assert "/no/such/program" in text.text
-    response = await drunc.stub.ps(request())
-    assert response.flag == 8
-    response = await drunc.stub.kill(request(query(names=("nobody",))))
-    assert response.data.Is(ProcessInstanceList.DESCRIPTOR)
-    response = await drunc.stub.boot(request(boot_request(["sleep", "100"])))
-    assert response.data.Is(ProcessInstance.DESCRIPTOR)
-    await drunc.close()
-
-
-async def test_nothing_on_the_drunc_contract_is_a_grpc_error() -> None:
-    drunc = Client(DRUNC)
-    for name in ("twin1", "twin2"):
-        await drunc.stub.boot(request(boot_request(["sleep", "100"], name=name)))
-    for command in sorted(EXPECTED):
-        for payload in (None, PlainText(text="?"), query(names=("[",)), query(names=("twin",))):
-            sent: Message | None = payload
-            if command == "logs" and isinstance(payload, ProcessQuery):
-                sent = LogRequest(query=payload)
-            answer = await call(drunc, command, request(sent))
-            for response in answer if command == "logs" else [answer]:
-                text = PlainText()
-                assert response.token == TOKEN
-                assert (response.flag == 0) != response.data.Unpack(text)
-                assert (response.flag == 0) != bool(text.text)
-    listed = await drunc.ps(query(names=("win1",)))
-    assert [one.process_description.metadata.tree_id for one in listed] == ["0.0.0"]
-    await drunc.close()
-
-
 async def test_systemctl_shows_what_druncd_booted(client: Client) -> None:
     uuid = await client.boot(["sleep", "100"], name="readout", session="np04-coldbox")
     unit = f"drunc-{uuid}.service"

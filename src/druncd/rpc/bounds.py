@@ -35,20 +35,25 @@ class Bounds:
         """Whether nothing but logs is being answered."""
         return self._running == self._streams
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered, but by the standard services."""
+        return self._running == 0
+
     @contextlib.contextmanager
-    def admit(self, data: bytes, *, stream: bool = False) -> Iterator[None]:
+    def admit(self, length: int, *, stream: bool = False) -> Iterator[None]:
         """Let a call in, and count it until it is answered.
 
         Args:
-            data: the request.
+            length: that of the request, in bytes.
             stream: whether it is answered by a log.
 
         Raises:
             LimitReached: there are too many, or its request is too large.
         """
-        if len(data) > self._request_bytes:
+        if length > self._request_bytes:
             raise LimitReached(
-                f"the request is {len(data)} bytes long, and [limits] request_bytes ="
+                f"the request is {length} bytes long, and [limits] request_bytes ="
                 f" {self._request_bytes} in the configuration of druncd; make it smaller,"
                 " or raise that"
             )

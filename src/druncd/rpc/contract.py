@@ -8,31 +8,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from druncd.errors import (
-    Ambiguous,
-    BadRequest,
-    CouldNotStart,
-    DruncdError,
-    LimitReached,
-    NotFound,
-    NotHere,
-    StillAlive,
-    SystemdError,
-    Unavailable,
-)
+from druncd import messages
+from druncd.errors import BadRequest, DruncdError, NotAuthorised
 from druncd.process import Process
 from druncd.query import Rule
-from druncd.rpc import messages
+from druncd.rpc import failures
 from druncschema.generic_pb2 import PlainText
 from druncschema.process_manager_pb2 import ProcessInstance, ProcessUUID
 from druncschema.request_response_pb2 import (
     DRUNC_EXCEPTION_THROWN,
     EXECUTED_SUCCESSFULLY,
     NOT_EXECUTED_BAD_REQUEST_FORMAT,
+    NOT_EXECUTED_NOT_AUTHORISED,
     UNHANDLED_EXCEPTION_THROWN,
     CommandDescription,
     Response,
@@ -40,9 +30,9 @@ from druncschema.request_response_pb2 import (
 )
 from druncschema.token_pb2 import Token
 
-# gRPC refuses a status of more than 8 KiB, in which a byte may take three.
-ERROR_BYTES = 2_000
-STAND_IN_TREE_ID = "0.0.0"
+# The shell's table has no row for a process whose three numbers are all 0, and gives its
+# row to the next; this one comes last, and below nothing.
+STAND_IN_TREE_ID = "9.0.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +53,6 @@ class Replies:
         data = AnyMessage()
         data.Pack(payload)
         return Response(name=self.name, token=self.token, data=data, flag=flag, children=children)
-
-
-class Refusal(Exception):
-    """An error as a gRPC status."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
 
 
 class Contract(ABC):
@@ -148,18 +129,6 @@ class Interface(Contract):
     kill_returns = "ProcessInstance"
     no_match_kills_nothing = False
 
-    _CODES: tuple[tuple[type[DruncdError], grpc.StatusCode], ...] = (
-        (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
-        (NotFound, grpc.StatusCode.NOT_FOUND),
-        (Ambiguous, grpc.StatusCode.FAILED_PRECONDITION),
-        (NotHere, grpc.StatusCode.FAILED_PRECONDITION),
-        (CouldNotStart, grpc.StatusCode.FAILED_PRECONDITION),
-        (StillAlive, grpc.StatusCode.FAILED_PRECONDITION),
-        (LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (Unavailable, grpc.StatusCode.UNAVAILABLE),
-        (SystemdError, grpc.StatusCode.INTERNAL),
-    )
-
     def boot(self, replies: Replies, process: Process) -> Response:
         """The new uuid."""
         return replies.success(ProcessUUID(uuid=process.uuid))
@@ -179,10 +148,7 @@ class Interface(Contract):
 
     def error(self, replies: Replies, error: Exception) -> Response:
         """Raise it as a gRPC status."""
-        for kind, code in self._CODES:
-            if isinstance(error, kind):
-                raise Refusal(code, _short(str(error))) from error
-        raise Refusal(grpc.StatusCode.INTERNAL, _short(f"unexpected: {error!r}")) from error
+        raise failures.Refusal(error) from error
 
 
 class Drunc(Contract):
@@ -215,11 +181,13 @@ class Drunc(Contract):
         """A flag and the message; these clients crash on a gRPC error status."""
         if isinstance(error, BadRequest):
             flag = NOT_EXECUTED_BAD_REQUEST_FORMAT
+        elif isinstance(error, NotAuthorised):
+            flag = NOT_EXECUTED_NOT_AUTHORISED
         elif isinstance(error, DruncdError):
             flag = DRUNC_EXCEPTION_THROWN
         else:
             flag = UNHANDLED_EXCEPTION_THROWN
-        return replies.answer(PlainText(text=_short(str(error) or repr(error))), flag)
+        return replies.answer(PlainText(text=failures.text(error)), flag)
 
     @staticmethod
     def _with_tree_id(process: Process) -> ProcessInstance:
@@ -229,14 +197,6 @@ class Drunc(Contract):
         if not metadata.tree_id:
             metadata.tree_id = STAND_IN_TREE_ID
         return found
-
-
-def _short(text: str) -> str:
-    """An error's text, cut to what a gRPC status can carry."""
-    data = text.encode(errors="replace")
-    if len(data) <= ERROR_BYTES:
-        return text
-    return data[:ERROR_BYTES].decode(errors="ignore") + "…"
 
 
 CONTRACTS: dict[str, Contract] = {"interface": Interface(), "drunc": Drunc()}

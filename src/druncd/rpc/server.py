@@ -1,7 +1,6 @@
 """The gRPC server: one for each listener, all in front of one manager."""
 
 import contextlib
-import logging
 import os.path
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,13 +8,21 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
-from druncd.errors import DruncdError, shown
+from druncd import messages
 from druncd.manager import Manager
 from druncd.query import Query
-from druncd.rpc import messages
+from druncd.rpc import failures
 from druncd.rpc.bounds import Bounds
-from druncd.rpc.contract import Contract, Refusal, Replies
+from druncd.rpc.contract import Contract, Replies
+from druncd.rpc.failures import Context
+from druncd.rpc.inspection import SERVICE as INSPECTION
+from druncd.rpc.inspection import Inspection
 from druncschema.process_manager_pb2 import (
     DESCRIPTOR,
     BootRequest,
@@ -26,18 +33,24 @@ from druncschema.process_manager_pb2 import (
 )
 from druncschema.request_response_pb2 import Description, Request, Response
 
-log = logging.getLogger(__name__)
-
 SERVICE = DESCRIPTOR.services_by_name["ProcessManager"].full_name
 
 Call = Callable[[Request, Replies], Awaitable[Response]]
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 def make_server(
-    address: str, contract: Contract, manager: Manager, name: str, bounds: Bounds
+    address: str,
+    contract: Contract,
+    manager: Manager,
+    name: str,
+    bounds: Bounds,
+    *,
+    health: health_aio.HealthServicer,
 ) -> grpc.aio.Server:
     """A server that will listen on an address when it is started.
+
+    Beside the process manager it has druncd's own inspection, and the standard services
+    by which load balancers ask for its health and tools for its methods.
 
     Args:
         address: ``unix:/path`` or ``host:port``.
@@ -45,6 +58,7 @@ def make_server(
         manager: what does the work.
         name: the process manager's name in every answer.
         bounds: what it and the other servers together take.
+        health: tells whether the node's systemd can be reached.
 
     Raises:
         OSError: the address can't be bound.
@@ -58,10 +72,15 @@ def make_server(
             ("grpc.so_reuseport", 0),
         ]
     )
-    servicer = _Servicer(contract, manager, name, bounds)
+    services = {
+        SERVICE: _Servicer(contract, manager, name, bounds).handlers(),
+        INSPECTION: Inspection(manager, name, bounds).handlers(),
+    }
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SERVICE, servicer.handlers()),)
+        [grpc.method_handlers_generic_handler(*service) for service in services.items()]
     )
+    add_HealthServicer_to_server(health, server)
+    enable_server_reflection((*services, HEALTH, REFLECTION), server)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -125,9 +144,9 @@ class _Servicer:
         async def handle(data: bytes, context: Context) -> bytes:
             replies = Replies(self._name)
             try:
-                request = messages.parse_request(data)
+                request = messages.parse(data, Request)
                 replies = self._replies(request)
-                with self._bounds.admit(data):
+                with self._bounds.admit(len(data)):
                     response = await call(request, replies)
             except Exception as error:
                 response = await self._error(command, replies, error, context)
@@ -139,15 +158,10 @@ class _Servicer:
         self, command: str, replies: Replies, error: Exception, context: Context
     ) -> Response:
         user = replies.token.user_name if replies.token else ""
-        asked = f" asked by {shown(user)}" if user else ""
-        fields = {"DRUNC_COMMAND": command, "DRUNC_USER": user}
-        if isinstance(error, DruncdError):
-            log.info("%s%s failed: %s", command, asked, error, extra=fields)
-        else:
-            log.error("%s%s failed", command, asked, exc_info=error, extra=fields)
+        failures.tell(command, user, error, context)
         try:
             return self._contract.error(replies, error)
-        except Refusal as refusal:
+        except failures.Refusal as refusal:
             await context.abort(refusal.code, refusal.text)
 
     def _replies(self, request: Request) -> Replies:
@@ -166,7 +180,7 @@ class _Servicer:
         return self._contract.boot(replies, await self._manager.boot(asked))
 
     async def _terminate(self, request: Request, replies: Replies) -> Response:
-        query = self._query(request) if request.HasField("data") else Query(self._contract.rule)
+        query = self._query(request) if request.HasField("data") else Query()
         return self._contract.several(replies, await self._manager.terminate(query))
 
     async def _restart(self, request: Request, replies: Replies) -> Response:
@@ -189,9 +203,9 @@ class _Servicer:
     async def _logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
         replies = Replies(self._name)
         try:
-            request = messages.parse_request(data)
+            request = messages.parse(data, Request)
             replies = self._replies(request)
-            with self._bounds.admit(data, stream=True):
+            with self._bounds.admit(len(data), stream=True):
                 asked = messages.unpack(request, LogRequest)
                 query = messages.query(asked.query, self._contract.rule)
                 async with contextlib.aclosing(self._manager.logs(query, asked.how_far)) as pieces:

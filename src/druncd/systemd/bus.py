@@ -82,6 +82,7 @@ class Bus:
         # When the last answer came, by the monotonic clock, in seconds.
         self._answered = 0.0
         self._ready = asyncio.Event()
+        self._down = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -117,6 +118,10 @@ class Bus:
                 await self._ready.wait()
         except TimeoutError:
             raise Unavailable("the connection to systemd is down; try again") from None
+
+    async def wait_down(self) -> None:
+        """Wait until systemd can't be reached."""
+        await self._down.wait()
 
     async def call(
         self,
@@ -228,6 +233,7 @@ class Bus:
         except Exception:
             self._lose()
             raise
+        self._down.clear()
         self._ready.set()
 
     async def _keep(self) -> None:
@@ -253,6 +259,7 @@ class Bus:
     def _lose(self) -> None:
         bus, self._bus = self._bus, None
         self._ready.clear()
+        self._down.set()
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(

@@ -6,7 +6,10 @@ SIGKILL, and it does not know of a freezer that others have used. See cgroups(7)
 
 import errno
 import os
+import resource
 from pathlib import Path
+
+from druncd.process import Usage
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -37,6 +40,43 @@ def processes(group: Path) -> dict[int, str]:
         for level, _, _ in os.walk(group)
         for pid in _read(Path(level, "cgroup.procs")).split()
     }
+
+
+def usage(group: Path) -> Usage | None:
+    """What a group uses, None where it is gone. Blocks for a moment."""
+    if not group.is_dir():
+        return None
+    times = dict(line.split() for line in _read(group / "cpu.stat").splitlines())
+    pids = processes(group)
+    memory = _number(group / "memory.current")
+    if memory is None:
+        # Without the controller: what is resident, which counts shared pages twice.
+        memory = sum(map(_resident, pids))
+    return Usage(
+        memory_bytes=memory,
+        memory_peak_bytes=_number(group / "memory.peak"),
+        cpu=int(times["usage_usec"]) if "usage_usec" in times else None,
+        processes=len(pids),
+        threads=sum(_threads(pid) for pid in pids),
+    )
+
+
+def _number(file: Path) -> int | None:
+    text = _read(file)
+    return int(text) if text.isdecimal() else None
+
+
+def _resident(pid: int) -> int:
+    """The resident bytes of a process, see proc_pid_statm(5)."""
+    text = _read(Path("/proc", str(pid), "statm"))
+    return int(text.split()[1]) * resource.getpagesize() if text else 0
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError:
+        return 0
 
 
 def _read(file: Path) -> str:

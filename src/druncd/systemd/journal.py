@@ -5,14 +5,20 @@ done in threads, a bounded piece at a time, and only when a piece is asked for.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-from systemd import _reader, journal
+from systemd import _reader, id128, journal
+
+from druncd.errors import Unavailable
+from druncd.pattern import Pattern
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +34,16 @@ LINE_BYTES = 1_300_000
 
 # How many entries are passed over until a call that is gone is noticed.
 STRIDE = 10_000
+# How many units are looked up in the journal's index, rather than picked out.
+MATCHED_UNITS = 16
+# How long a pattern may take for one line.
+MATCH_SECONDS = 0.2
+# How often whoever follows is given a turn, even if it is with nothing.
+IDLE_SECONDS = 2.0
 
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="journal")
+# What follows is read in short pieces, and not to wait for what is long.
+_followers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="follow")
 # Why a boot failed is to be told also while long logs are being read.
 _diagnosis = ThreadPoolExecutor(max_workers=4, thread_name_prefix="diagnosis")
 
@@ -128,6 +142,374 @@ def _job_result(unit: str, job: int) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line that a unit printed, at a time in microseconds since 1970."""
+
+    unit: str
+    time: int
+    line: str
+
+
+class Changes:
+    """Wakes all who follow the journal when it has changed: one watch for all of them.
+
+    A watch is an inotify instance, of which the kernel gives an account 128 by default.
+
+    Attributes:
+        files: a number that grows when journal files have come or gone, which readers have
+            to be opened anew for.
+        closed: whether nobody is to follow any more.
+    """
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.closed = False
+        self._users = 0
+        self._reader: Any = None
+        self._event = asyncio.Event()
+
+    def __enter__(self) -> "Changes":
+        self._users += 1
+        if self._reader is None:
+            self._reader = _reader._Reader()
+            asyncio.get_running_loop().add_reader(self._reader.fileno(), self._changed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            asyncio.get_running_loop().remove_reader(self._reader.fileno())
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def next(self) -> asyncio.Event:
+        """What is set at the next change."""
+        return self._event
+
+    def close(self) -> None:
+        """Make all who follow stop."""
+        self.closed = True
+        self._wake()
+
+    def _changed(self) -> None:
+        self.files += self._reader.process() == journal.INVALIDATE
+        self._wake()
+
+    def _wake(self) -> None:
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+
+async def entries(
+    units: Collection[str],
+    narrow: "Narrow",
+    count: int,
+    pattern: str,
+    following: "Following | None" = None,
+) -> AsyncGenerator[list[Entry], None]:
+    """The last `count` lines that units printed, merged in the order of time, in pieces.
+
+    Of a line that journald split for its length, and that begins before the first line
+    of all, the first part is missing; and a pattern is looked for in its last part only
+    where lines are counted.
+
+    Args:
+        units: those whose lines are wanted.
+        narrow: what is known of all lines that are wanted.
+        count: the number of lines.
+        pattern: a regular expression that has to be found in a line; empty for all.
+        following: what to go on with, if it is to go on, for ever.
+
+    Yields:
+        Some lines; while following, also none, every now and then.
+
+    Raises:
+        BadRequest: the pattern is no regular expression, or takes too long to match.
+        Unavailable: nobody is to follow any more.
+    """
+    await synchronize()
+    with contextlib.nullcontext() if following is None else following.changes:
+        reading = _Merged(units, narrow, count, pattern, following)
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            more = await run(_threads, reading.begin)
+            while more:
+                more = await run(_threads, reading.back)
+            while piece := await run(_threads, reading.piece):
+                if piece.lines:
+                    yield piece.lines
+            if following is None:
+                return
+            async for lines in _followed(reading, following.changes):
+                yield lines
+        finally:
+            reading.give_up()
+            await run(_threads, reading.close)
+
+
+async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator[list[Entry], None]:
+    told = time.monotonic()
+    while not changes.closed:
+        # Before it is read what there is, so that no change falls in between.
+        changed = changes.next
+        piece = await asyncio.get_running_loop().run_in_executor(_followers, reading.piece)
+        if (piece and piece.lines) or time.monotonic() - told > IDLE_SECONDS:
+            told = time.monotonic()
+            yield piece.lines if piece else []
+        if not piece:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await changed.wait()
+    raise Unavailable("druncd is stopping; try again")
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """What is known of all lines that are wanted, so that not all others have to be read.
+
+    Attributes:
+        matches: fields with values, as in FIELD=value, of which each line has one; or none.
+        since: none was printed before that, in microseconds of CLOCK_MONOTONIC.
+    """
+
+    matches: Collection[str] = ()
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What is read of the journal as it grows.
+
+    Attributes:
+        changes: tells when it has.
+        wanted: whether a unit's lines may be wanted; asked in a thread.
+    """
+
+    changes: Changes
+    wanted: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some lines, which may be none, after which there may be more."""
+
+    lines: list[Entry]
+
+
+class _Merged:
+    """The lines of several units: the last ones up to a point, then what comes after it."""
+
+    def __init__(
+        self,
+        units: Collection[str],
+        narrow: Narrow,
+        count: int,
+        pattern: str,
+        following: Following | None,
+    ) -> None:
+        self._units = units
+        self._narrow = narrow
+        self._left = count
+        self._text = pattern
+        self._pattern: Pattern | None = None
+        self._following = following
+        self._wanted = True
+        # How many entries from here to the point at which the past ends, None after it.
+        self._past: int | None = 0
+        # Whether the reader stands on an entry that was not taken yet.
+        self._here = False
+        # The beginnings of lines that journald split, by unit.
+        self._parts: dict[str, list[bytes]] = {}
+        # A line that was too long for the piece before.
+        self._held: Entry | None = None
+        self._lock = threading.Lock()
+        self._reader: Any = None
+        self._follower: Any = None
+        self._files = 0
+        self._last: str | None = None
+        self._boot = id128.get_boot().bytes
+
+    def begin(self) -> bool:
+        """Open the journal, and go to its end; whether to go back from there.
+
+        Raises:
+            BadRequest: the pattern is no regular expression.
+        """
+        with self._lock:
+            if self._text:
+                self._pattern = Pattern(self._text, "the pattern")
+            # Each match costs time at each step.
+            few = len(self._units) <= MATCHED_UNITS
+            self._reader = _printed(*(map(of_unit, self._units) if few else self._narrow.matches))
+            if self._following is None:
+                self._reader.seek_tail()
+            else:
+                self._files = self._following.changes.files
+                self._follower = _printed(*self._narrow.matches)
+                self._follower.seek_tail()
+                if not self._follower._previous():
+                    self._follower.seek_head()
+                    return False
+                self._last = self._follower._get_cursor()
+                self._reader.seek_cursor(self._last)
+            return self._left > 0
+
+    def back(self) -> bool:
+        """Go back to the first of the lines, a bounded way; whether it is still further.
+
+        Raises:
+            BadRequest: the pattern takes too long to match.
+        """
+        reader = self._reader
+        with self._lock:
+            for _ in range(STRIDE):
+                if not self._wanted:
+                    return False
+                if not reader._previous():
+                    reader.seek_head()
+                    self._here = bool(self._past) and reader._next()
+                    return False
+                # Of another boot of the machine, or older than all that is wanted.
+                at, boot = reader._get_monotonic()
+                if boot != self._boot or at < self._narrow.since:
+                    return False
+                assert self._past is not None
+                self._past += 1
+                if (
+                    not _continues(reader)
+                    and self._unit() is not None
+                    and self._matches(reader._get("MESSAGE"))
+                ):
+                    self._left -= 1
+                    if not self._left:
+                        self._here = True
+                        return False
+        return True
+
+    def piece(self) -> _Piece | None:
+        """The next lines, None where there is no more for now.
+
+        Raises:
+            BadRequest: the pattern takes too long to match.
+        """
+        found: list[Entry] = []
+        size = 0
+        with self._lock:
+            if self._past is None:
+                self._open_anew()
+            if self._held is not None:
+                found.append(self._held)
+                size = len(self._held.line.encode())
+                self._held = None
+            for _ in range(STRIDE):
+                if not self._wanted or not self._advance():
+                    if not found:
+                        self._end_past()
+                        return None
+                    return _Piece(found)
+                entry = self._entry()
+                if entry is None:
+                    continue
+                length = len(entry.line.encode())
+                if found and size + length > PIECE_BYTES:
+                    self._held = entry
+                    break
+                found.append(entry)
+                size += length
+                if len(found) >= PIECE_LINES:
+                    break
+        return _Piece(found)
+
+    def _advance(self) -> bool:
+        """Go to the next entry, if there is one."""
+        if self._past == 0:
+            return False
+        if self._past is not None:
+            self._past -= 1
+        here, self._here = self._here, False
+        return here or bool(self._reader._next())
+
+    def _end_past(self) -> None:
+        """From the point at which the past ends, read on with what follows."""
+        if self._past is not None and self._follower is not None:
+            self._past = None
+            self._reader.close()
+            self._reader, self._follower = self._follower, None
+
+    def _open_anew(self) -> None:
+        """Open the files again if some have come or gone, and go to where it was."""
+        assert self._following is not None
+        if self._files == self._following.changes.files:
+            return
+        self._files = self._following.changes.files
+        before, self._reader = self._reader, _printed(*self._narrow.matches)
+        # It stands on no entry if there was none.
+        with contextlib.suppress(OSError):
+            self._last = before._get_cursor()
+        before.close()
+        if self._last is None:
+            self._reader.seek_head()
+            return
+        self._reader.seek_cursor(self._last)
+        # If it is gone, with its file, this comes after it.
+        self._here = self._reader._next() and not self._reader.test_cursor(self._last)
+
+    def _entry(self) -> Entry | None:
+        """The line that ends with this entry, if it is wanted."""
+        unit = self._unit()
+        if unit is None:
+            return None
+        line = self._line(unit)
+        if line is None or not self._matches(line):
+            return None
+        return Entry(unit, self._reader._get_realtime(), line.decode(errors="replace"))
+
+    def _unit(self) -> str | None:
+        """The unit of this entry, if it is wanted."""
+        try:
+            unit = str(self._reader._get("_SYSTEMD_UNIT").decode(errors="replace"))
+        except KeyError:
+            return None
+        if self._past is not None:
+            return unit if unit in self._units else None
+        assert self._following is not None
+        return unit if self._following.wanted(unit) else None
+
+    def _line(self, unit: str) -> bytes | None:
+        """The line that ends with this entry; None if it goes on."""
+        message = bytes(self._reader._get("MESSAGE"))
+        parts = self._parts.get(unit)
+        if _continues(self._reader) and sum(map(len, parts or ())) < LINE_BYTES - len(message):
+            self._parts.setdefault(unit, []).append(message)
+            return None
+        if parts is None:
+            return message
+        return b"".join((*self._parts.pop(unit), message))
+
+    def _matches(self, line: bytes) -> bool:
+        if self._pattern is None:
+            return True
+        return self._pattern.found(line.decode(errors="replace"), MATCH_SECONDS)
+
+    def give_up(self) -> None:
+        """Make whatever a thread still does for this reading end soon."""
+        self._wanted = False
+
+    def close(self) -> None:
+        """Give the journal's files back; no piece can be had afterwards."""
+        with self._lock:
+            for reader in (self._reader, self._follower):
+                if reader is not None:
+                    reader.close()
+
+
+def of_unit(unit: str) -> str:
+    """The field, with its value, of all lines of a unit."""
+    return f"_SYSTEMD_UNIT={unit}"
+
+
 class _Reading:
     """One unit's lines, from a point near the end of the journal to its end."""
 
@@ -146,12 +528,12 @@ class _Reading:
         with self._lock:
             # Reading one more field of every entry costs a quarter of the speed, so
             # it is first asked whether any line was split at all.
-            parts = _printed(self._unit)
+            parts = _printed(of_unit(self._unit))
             parts.add_match("_LINE_BREAK=line-max")
             parts.seek_head()
             self._split = parts._next()
             parts.close()
-            self._reader = _printed(self._unit)
+            self._reader = _printed(of_unit(self._unit))
             self._reader.seek_tail()
             if self._split:
                 self._seek_whole_lines()
@@ -172,20 +554,13 @@ class _Reading:
         """Go back over lines that may have several entries each."""
         ends = 0
         while self._wanted and self._reader._previous():
-            if not self._continues():
+            if not _continues(self._reader):
                 ends += 1
             if ends > self._count:
                 self._more = self._reader._next()
                 return
         self._reader.seek_head()
         self._more = self._reader._next()
-
-    def _continues(self) -> bool:
-        """Whether the next entry goes on with this entry's line."""
-        try:
-            return bool(self._reader._get("_LINE_BREAK") == b"line-max")
-        except KeyError:
-            return False
 
     def piece(self) -> list[str]:
         """The next lines, at most `PIECE_LINES` or about `PIECE_BYTES`; none at the end."""
@@ -215,7 +590,7 @@ class _Reading:
     def _rest_of_line(self, begin: bytes) -> tuple[bytes, bool]:
         """The line that begins here, at most `LINE_BYTES` of it, and whether that is all."""
         parts, size = [begin], len(begin)
-        while self._continues():
+        while _continues(self._reader):
             if size >= LINE_BYTES or not self._reader._next():
                 return b"".join(parts), False
             part = self._reader._get("MESSAGE")
@@ -231,10 +606,20 @@ class _Reading:
                 self._reader.close()
 
 
-def _printed(unit: str) -> "_reader._Reader":
+def _printed(*matches: str) -> "_reader._Reader":
+    """A reader of what units printed; matches of one field are alternatives."""
     reader = _reader._Reader()
-    reader.add_match(f"_SYSTEMD_UNIT={unit}")
+    for match in matches:
+        reader.add_match(match)
     # Not what systemd's own child said in the unit's name before the program ran.
     reader.add_match("_TRANSPORT=stdout")
     reader.data_threshold = 0
     return reader
+
+
+def _continues(reader: "_reader._Reader") -> bool:
+    """Whether the next entry goes on with this entry's line."""
+    try:
+        return bool(reader._get("_LINE_BREAK") == b"line-max")
+    except KeyError:
+        return False

@@ -14,7 +14,8 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
-from druncd.process import Description, Process, Status
+from druncd.process import Description, Life, Process, Status, Usage
 from druncd.systemd import cgroup, failure, journal, residue, units
 from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
 
@@ -52,6 +53,8 @@ STOP_ATTEMPTS = 3
 LEFT_BEHIND_PAUSE = 0.05
 LISTED = 10
 
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="usage")
+
 
 class JobTimeoutError(Unavailable):
     """A job of systemd has not ended in the time that it may take."""
@@ -75,7 +78,11 @@ class _Unit:
             "Result": "success",
             "ExecMainCode": 0,
             "ExecMainStatus": 0,
+            "ExecMainPID": 0,
+            "ExecMainStartTimestamp": 0,
+            "ExecMainExitTimestamp": 0,
             "ExecMainExitTimestampMonotonic": 0,
+            "InvocationID": b"",
             "StateChangeTimestampMonotonic": 0,
         }
     )
@@ -118,6 +125,18 @@ class _Unit:
         return Process(self.description, status)
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Whose lines are followed.
+
+    ``others`` says whether processes that are booted later may be wanted, too; ``wanted``
+    whether the lines of a process may be, and is called in a thread.
+    """
+
+    others: bool
+    wanted: Callable[[str], bool]
+
+
 class Node:
     """The node that druncd runs on.
 
@@ -150,6 +169,7 @@ class Node:
         self._readings = 0
         self._last_reading = 0
         self._read = asyncio.Condition()
+        self._changes = journal.Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fence: asyncio.Task[None] | None = None
         self._next_fence: asyncio.Task[None] | None = None
@@ -175,8 +195,12 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._catch_up()
+        return [unit.process() for unit in self._visible()]
+
+    def _visible(self) -> list[_Unit]:
+        """What clients are shown, those booted first coming first."""
         return [
-            unit.process()
+            unit
             for unit in sorted(self._units.values(), key=lambda unit: unit.description.booted)
             # Ours are inactive for the moment between being reset and being unloaded only.
             if unit.visible and unit.state["ActiveState"] != "inactive"
@@ -189,6 +213,43 @@ class Node:
             NotFound: it is gone.
         """
         return self._unit(uuid).process()
+
+    async def lives(self) -> list[tuple[Process, Life]]:
+        """All processes as `processes` returns them, each with its last run.
+
+        Raises:
+            Unavailable: systemd can't be reached.
+        """
+        await self._catch_up()
+        return [
+            (process := unit.process(), units.read_life(process, unit.state))
+            for unit in self._visible()
+        ]
+
+    async def usage(self, processes: Sequence[Process]) -> dict[str, Usage]:
+        """What processes use, by uuid; those of which nothing is left are left out."""
+        groups = {
+            process.uuid: unit.group
+            for process in processes
+            if (unit := self._units.get(process.uuid)) is not None
+        }
+        # Off the event loop, since it takes a moment for each.
+        found = await asyncio.get_running_loop().run_in_executor(
+            _threads, lambda: {uuid: cgroup.usage(group) for uuid, group in groups.items()}
+        )
+        return {uuid: usage for uuid, usage in found.items() if usage is not None}
+
+    async def check(self) -> None:
+        """Make sure that systemd answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        await self._catch_up()
+
+    async def wait_down(self) -> None:
+        """Wait until systemd can't be reached."""
+        await self._bus.wait_down()
 
     def alive(self) -> dict[str, Description]:
         """What runs, as of the last signal, by uuid; also what is not shown to clients yet."""
@@ -388,6 +449,58 @@ class Node:
     def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
         """The last `count` lines that a process printed, oldest first, in pieces."""
         return journal.lines(units.unit_name(uuid), count)
+
+    async def tail(
+        self,
+        uuids: Collection[str],
+        session: str,
+        count: int,
+        pattern: str,
+        following: "Following | None" = None,
+    ) -> AsyncGenerator[list[tuple[str, int, str]], None]:
+        """What several processes printed, merged, in pieces; see `journal.entries`.
+
+        Args:
+            uuids: the processes.
+            session: the one that all are of, also those that are followed, if it is known.
+            count: the number of lines.
+            pattern: what has to be found in a line, or nothing.
+            following: what to go on with.
+
+        Yields:
+            Uuid, time and text of some lines; while following, also nothing, now and then.
+
+        Raises:
+            BadRequest: the pattern is wrong.
+            Unavailable: `end_following` was called.
+        """
+        names = [units.unit_name(uuid) for uuid in uuids]
+        matches = [units.session_field(session)] if session else []
+        booted = (
+            unit.description.booted for uuid in uuids if (unit := self._units.get(uuid)) is not None
+        )
+        follow = None
+        if following is not None:
+            wanted = following.wanted
+            follow = journal.Following(
+                self._changes,
+                lambda unit: (uuid := units.uuid_of(unit)) is not None and wanted(uuid),
+            )
+            if not following.others and len(names) <= journal.MATCHED_UNITS:
+                matches = [*map(journal.of_unit, names)]
+        narrow = journal.Narrow(matches, min(booted, default=0))
+        entries = journal.entries(names, narrow, count, pattern, follow)
+        async with contextlib.aclosing(entries) as pieces:
+            async for piece in pieces:
+                yield [
+                    (uuid, entry.time, entry.line)
+                    for entry in piece
+                    if (uuid := units.uuid_of(entry.unit)) is not None
+                ]
+
+    def end_following(self) -> None:
+        """End all `tail` that follow, for good."""
+        self._changes.close()
 
     def _unit(self, uuid: str) -> _Unit:
         unit = self._units.get(uuid)
@@ -737,6 +850,7 @@ class Node:
         # What is booted from now on may not be in the list, and is there all the same.
         known = {uuid for uuid, unit in self._units.items() if unit.exists}
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [units.PATTERN])
+        anew = await self._ran_anew() if afresh else set()
         found = set()
         for name, _, loaded, active, sub, _, path, *_ in listed:
             uuid = units.uuid_of(name)
@@ -750,7 +864,7 @@ class Node:
                 and self._heard[path] == heard[path]
                 and (
                     (active, sub) != (unit.state["ActiveState"], unit.state["SubState"])
-                    or (afresh and sub != "running")
+                    or (afresh and (sub != "running" or uuid in anew))
                 )
             ):
                 await self._read_unit(name)
@@ -769,6 +883,21 @@ class Node:
             self._last_reading = max(self._last_reading, reading)
             self._read.notify_all()
         return found
+
+    async def _ran_anew(self) -> set[str]:
+        """The units that run, and were started again while nobody listened, by uuid."""
+
+        async def ran_anew(uuid: str, unit: _Unit) -> str | None:
+            path = units.unit_path(units.unit_name(uuid))
+            try:
+                invocation = await self._bus.get(path, UNIT, "InvocationID")
+            except SystemdError:
+                return uuid
+            return uuid if invocation != unit.state["InvocationID"] else None
+
+        running = [(uuid, unit) for uuid, unit in self._units.items() if unit.running]
+        found = await asyncio.gather(*(ran_anew(uuid, unit) for uuid, unit in running))
+        return {uuid for uuid in found if uuid is not None}
 
     async def _read_new(self, name: str) -> None:
         """Read a unit that somebody else made.

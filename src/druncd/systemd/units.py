@@ -32,7 +32,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from druncd.errors import BadRequest, shown
-from druncd.process import Description, Restriction, Status, Step
+from druncd.process import Description, End, Life, Process, Restriction, Status, Step
 
 LAUNCHER = "/usr/libexec/druncd/launch"
 PREFIX = "drunc-"
@@ -45,6 +45,7 @@ EXITED, KILLED, DUMPED = 1, 2, 3
 # want of a better one; systemd.exec(5) ends its own at 245.
 NEVER_STARTED = 255
 
+_BY_SIGKILL = 128 + signal.SIGKILL
 # MAX_ARG_STRLEN, see execve(2): one argument or environment string with its NUL.
 STRING_LIMIT = 128 * 1024
 # Many words or variables keep systemd busy for a time that grows with their square,
@@ -323,6 +324,11 @@ def log_fields(description: Description) -> dict[str, str]:
     return {name: value for name, _, value in texts if name in wanted}
 
 
+def session_field(session: str) -> str:
+    """The journal's field, with its value, of all lines that a session's processes print."""
+    return f"DRUNC_SESSION={_encode(session, _FIELD_UNSAFE)}"
+
+
 def _is_plain(path: str) -> bool:
     """Whether a path goes into a unit file and comes out of it as it is."""
     return _PLAIN_PATH.fullmatch(path) is not None and os.path.normpath(path) == path
@@ -419,13 +425,38 @@ def _read_command(path: str, words: list[str]) -> dict[str, list[Any]]:
     return found
 
 
+def read_life(process: Process, unit: Mapping[str, Any]) -> Life:
+    """The last run of a process, in its unit's properties."""
+    end, status = End.RUNNING, 0
+    if not process.status.running:
+        end = {EXITED: End.EXITED, KILLED: End.KILLED, DUMPED: End.DUMPED}.get(
+            unit["ExecMainCode"], End.UNKNOWN
+        )
+        status = unit["ExecMainStatus"]
+        if end is End.UNKNOWN and process.status.return_code == _BY_SIGKILL:
+            end, status = End.KILLED, signal.SIGKILL
+    running = process.status.running
+    return Life(
+        unit=unit_name(process.uuid),
+        active=unit["ActiveState"],
+        sub=unit["SubState"],
+        result=unit["Result"],
+        end=end,
+        status=status,
+        pid=unit["ExecMainPID"] if running else 0,
+        started=unit["ExecMainStartTimestamp"],
+        ended=0 if running else unit["ExecMainExitTimestamp"],
+        invocation=bytes(unit["InvocationID"]).hex(),
+    )
+
+
 def read_status(unit: Mapping[str, Any]) -> Status:
     """The status in a unit's ActiveState, Result, ExecMainCode and ExecMainStatus."""
     code, status = unit["ExecMainCode"], unit["ExecMainStatus"]
     match code:
         # systemd no longer watched when SIGKILL took effect at last.
         case 0 if unit["ActiveState"] == "failed" and unit["Result"] == "timeout":
-            return Status(running=False, return_code=128 + signal.SIGKILL)
+            return Status(running=False, return_code=_BY_SIGKILL)
         # Of a start, systemd signals the service's properties before the unit's: it is
         # being started again, though it still seems to have failed.
         case 0 if unit["ActiveState"] == "failed" and unit["Result"] == "success":

@@ -1,0 +1,89 @@
+"""druncd's own service: what systemd and the journal know beyond the published schema.
+
+Its clients are druncd's own, so it answers the same on every listener.
+"""
+
+import contextlib
+import importlib.metadata
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+
+from druncd import messages
+from druncd.manager import DEFAULT_HOW_FAR, Manager
+from druncd.rpc import failures
+from druncd.rpc.bounds import Bounds
+from druncd.rpc.failures import Context
+from druncd_inspection.inspection_pb2 import (
+    DESCRIPTOR,
+    AboutReply,
+    AboutRequest,
+    InspectReply,
+    InspectRequest,
+    LogsReply,
+    LogsRequest,
+)
+
+SERVICE = DESCRIPTOR.services_by_name["Inspection"].full_name
+
+R = TypeVar("R", AboutRequest, InspectRequest, LogsRequest)
+
+
+class Inspection:
+    """Answers About, Inspect and Logs."""
+
+    def __init__(self, manager: Manager, name: str, bounds: Bounds) -> None:
+        self._manager = manager
+        self._name = name
+        self._bounds = bounds
+        self._version = importlib.metadata.version("druncd")
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """What answers each method."""
+        return {
+            "About": grpc.unary_unary_rpc_method_handler(self._about),
+            "Inspect": grpc.unary_unary_rpc_method_handler(self._inspect),
+            "Logs": grpc.unary_stream_rpc_method_handler(self._logs),
+        }
+
+    @contextlib.asynccontextmanager
+    async def _admitted(
+        self, command: str, data: bytes, kind: type[R], context: Context, *, stream: bool = False
+    ) -> AsyncIterator[R]:
+        """The request in a call's bytes; errors of the work with it are answered."""
+        user = ""
+        try:
+            request = messages.parse(data, kind)
+            user = request.token.user_name
+            with self._bounds.admit(len(data), stream=stream):
+                yield request
+        except Exception as error:
+            failures.tell(command, user, error, context)
+            refusal = failures.Refusal(error)
+            await context.abort(refusal.code, refusal.text)
+
+    async def _about(self, data: bytes, context: Context) -> bytes:
+        async with self._admitted("about", data, AboutRequest, context):
+            return AboutReply(
+                name=self._name, version=self._version, hostname=self._manager.hostname
+            ).SerializeToString()
+
+    async def _inspect(self, data: bytes, context: Context) -> bytes:
+        async with self._admitted("inspect", data, InspectRequest, context) as request:
+            query = messages.read_selection(request.selection)
+            found = await self._manager.inspect(query, usage=request.usage)
+            return InspectReply(processes=map(messages.inspected, found)).SerializeToString()
+
+    async def _logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+        async with self._admitted("logs", data, LogsRequest, context, stream=True) as request:
+            printed = self._manager.tail(
+                messages.read_selection(request.selection),
+                request.lines if request.HasField("lines") else DEFAULT_HOW_FAR,
+                follow=request.follow,
+                pattern=request.pattern,
+            )
+            async with contextlib.aclosing(printed) as pieces:
+                async for lines in pieces:
+                    reply = LogsReply(entries=map(messages.log_entry, lines))
+                    yield reply.SerializeToString()

@@ -1,0 +1,79 @@
+"""Every command of the README does what it says."""
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from client import Client
+
+README = Path("/root/README.md")
+PYTHON = "/opt/druncd/bin/python"
+# These go on for ever.
+ENDLESS = re.compile(r"--watch|--follow| -f\b")
+# tests/outside runs those that make containers; what needs a network is run by nobody.
+KINDS = {"", "sh", "python", "sh outside", "sh by hand"}
+
+
+def blocks(kind: str, text: str) -> list[str]:
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert {info for info, _ in found} == KINDS
+    return [code for info, code in found if info == kind]
+
+
+def run(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as a user does, at a terminal if it is one to look at."""
+    endless = ENDLESS.search(line) is not None
+    # In the foreground the signal is sent once, as by Ctrl-C.
+    limited = f"timeout --foreground --signal=INT 3 {line}" if endless else line
+    terminal, other = pty.openpty()
+    result = subprocess.run(
+        ["bash", "-c", limited],
+        check=False,
+        stdin=other if endless else subprocess.DEVNULL,
+        stdout=other if "--watch" in line else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin:/bin", "TERM": "xterm"},
+    )
+    os.close(terminal)
+    os.close(other)
+    if endless and result.returncode == 124:
+        result.returncode = 0
+    return result
+
+
+@pytest.mark.parametrize(
+    ("index", "begin"),
+    [(0, "druncctl boot"), (1, "source <("), (2, "systemctl status")],
+)
+async def test_the_commands_run(client: Client, index: int, begin: str) -> None:
+    code = blocks("sh", README.read_text())[index]
+    assert code.startswith(begin)
+    names = {"np04": "readout-1", "np04-coldbox": "other"}
+    uuids = [
+        await client.boot(["echo", "hello"], ["sleep", "1000"], session=session, name=name)
+        for session, name in names.items()
+        if index != 0
+    ]
+    for line in code.splitlines():
+        result = run(line.replace("UUID", uuids[0] if uuids else ""))
+        # systemctl status tells by its own exit code that a unit is dead.
+        allowed = (0, 3) if line.startswith("systemctl status") else (0,)
+        assert result.returncode in allowed, f"{line}: {result.stderr}"
+        assert "Traceback" not in result.stderr
+
+
+def test_every_block_of_commands_is_tried() -> None:
+    assert len(blocks("sh", README.read_text())) == 3
+
+
+async def test_the_python_runs(client: Client) -> None:
+    (code,) = blocks("python", README.read_text())
+    result = subprocess.run([PYTHON, "-"], check=False, input=code, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("booted ")
+    (process,) = await client.ps()
+    assert process.process_description.metadata.name == "readout-1"
