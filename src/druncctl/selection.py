@@ -151,64 +151,37 @@ def not_empty(context: click.Context, option: click.Parameter, value: Any) -> An
     return value
 
 
-def options(*, targets: bool = True, everything: str = "") -> Callable[[F], F]:
-    """The options by which processes are selected, given to a command as `selectors`.
+def _option(
+    name: str, field: str, text: str, complete: completion.Complete, *, several: bool = False
+) -> Callable[[Any], Any]:
+    return click.option(
+        name,
+        field,
+        metavar="REGEX" if name == "--name" else name[2:].upper(),
+        help=text,
+        multiple=several,
+        default=None if several else "",
+        shell_complete=complete,
+        callback=not_empty,
+    )
+
+
+def options(*, everything: str = "") -> Callable[[F], F]:
+    """What selects processes, given to a command as `selectors`.
 
     Args:
-        targets: whether names may also stand by themselves.
         everything: what --all does, if there is such an option.
     """
+    names = "A regular expression for the whole name; may be given several times."
+    uuids = "A uuid, or as much of its beginning as no other has."
     parts: list[Callable[[Any], Any]] = [
-        click.option(
-            "--name",
-            "names",
-            multiple=True,
-            metavar="REGEX",
-            help="A regular expression for the whole name; may be given several times.",
-            shell_complete=completion.names,
-            callback=not_empty,
-        ),
-        click.option(
-            "--uuid",
-            "uuids",
-            multiple=True,
-            metavar="UUID",
-            help="A uuid, or as much of its beginning as no other has.",
-            shell_complete=completion.uuids,
-            callback=not_empty,
-        ),
-        click.option(
-            "--session",
-            default="",
-            metavar="SESSION",
-            help="Only those of this session.",
-            shell_complete=completion.sessions,
-            callback=not_empty,
-        ),
-        click.option(
-            "--user",
-            default="",
-            metavar="USER",
-            help="Only those of this user.",
-            shell_complete=completion.users,
-            callback=not_empty,
-        ),
-        click.option(
-            "--host",
-            default="",
-            metavar="HOST",
-            help="Only those on this node.",
-            shell_complete=completion.hosts,
-            callback=not_empty,
-        ),
+        click.argument("targets", nargs=-1, metavar="[NAME]...", shell_complete=completion.targets),
+        _option("--name", "names", names, completion.names, several=True),
+        _option("--uuid", "uuids", uuids, completion.uuids, several=True),
+        _option("--session", "session", "Only those of this session.", completion.sessions),
+        _option("--user", "user", "Only those of this user.", completion.users),
+        _option("--host", "host", "Only those on this node.", completion.hosts),
     ]
-    if targets:
-        parts.insert(
-            0,
-            click.argument(
-                "targets", nargs=-1, metavar="[NAME]...", shell_complete=completion.targets
-            ),
-        )
     if everything:
         parts.append(click.option("--all", "everything", is_flag=True, help=everything))
 

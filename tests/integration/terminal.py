@@ -11,7 +11,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from druncd import host
 
 DRUNCCTL = str(Path(sys.executable).with_name("druncctl"))
 SECONDS = 15.0
+ROWS = 50
 CTRL_C, CTRL_D, CTRL_U, CTRL_Z, TAB = "\x03", "\x04", "\x15", "\x1a", "\t"
 PROMPT = "ready>"
 
@@ -106,14 +106,13 @@ class Terminal:
         self,
         *command: str,
         columns: int = 80,
-        rows: int = 50,
         changes: dict[str, str] | None = None,
     ) -> None:
         self.printed = ""
-        self._screen = pyte.Screen(columns, rows)
+        self._screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.Stream(self._screen)
         master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         # Not pexpect's own way, a fork, which gRPC in this process would take note of.
         self._process = subprocess.Popen(
             ["setsid", "--ctty", *command],
@@ -167,9 +166,14 @@ class Terminal:
         """Send a signal to the command."""
         self._process.send_signal(number)
 
-    def shows(self, wanted: str, *, seconds: float = SECONDS) -> None:
-        """Wait until a text, or what a regular expression matches, is on the screen."""
-        self._wait(lambda: re.search(wanted, self.text, re.MULTILINE) is not None, wanted, seconds)
+    def shows(self, wanted: str) -> None:
+        """Wait until what a regular expression matches is on the screen."""
+        end = time.monotonic() + SECONDS
+        while not re.search(wanted, self.text, re.MULTILINE):
+            try:
+                self._read(end - time.monotonic())
+            except (pexpect.TIMEOUT, pexpect.EOF) as error:
+                raise AssertionError(f"{wanted!r} is not on the screen:\n{self.text}") from error
 
     def ended(self) -> int:
         """Wait for its end, and return its exit code, negative for a signal."""
@@ -179,23 +183,15 @@ class Terminal:
         except pexpect.EOF:
             return self._process.wait(SECONDS)
 
-    def _wait(self, condition: Callable[[], bool], wanted: str, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            try:
-                self._read(end - time.monotonic())
-            except (pexpect.TIMEOUT, pexpect.EOF) as error:
-                raise AssertionError(f"{wanted!r} is not on the screen:\n{self.text}") from error
-
     def _read(self, seconds: float) -> None:
         new = self._terminal.read_nonblocking(65_536, timeout=max(0.0, seconds))
         self.printed += new
         self._stream.feed(new)
 
 
-def druncctl(*arguments: str, columns: int = 80, rows: int = 50, **changes: str) -> Terminal:
+def druncctl(*arguments: str, columns: int = 80, **changes: str) -> Terminal:
     """druncctl in a terminal."""
-    return Terminal(DRUNCCTL, *arguments, columns=columns, rows=rows, changes=changes)
+    return Terminal(DRUNCCTL, *arguments, columns=columns, changes=changes)
 
 
 _TIME = re.compile(r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+")
@@ -217,8 +213,3 @@ def normal(text: str) -> str:
     width = max(len("HOST"), len(here))
     text = text.replace(here.ljust(width), "node").replace("HOST".ljust(width), "HOST")
     return re.sub(rf"\b{re.escape(here)}\b", "node", text)
-
-
-def columns(line: str) -> Sequence[str]:
-    """The cells of a line of a table."""
-    return re.split(r" {2,}", line.strip())

@@ -32,6 +32,8 @@ from druncd.client import (
     SyncClient,
     Unavailable,
     asynchronous,
+    sessionfile,
+    settings,
     synchronous,
 )
 
@@ -242,7 +244,9 @@ async def test_the_synchronous_face_says_so_in_a_loop() -> None:
         face.ps()
 
 
-@pytest.mark.parametrize("module", [druncd.client, asynchronous, synchronous])
+@pytest.mark.parametrize(
+    "module", [druncd.client, asynchronous, synchronous, sessionfile, settings]
+)
 def test_the_examples_in_the_docstrings_run(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted > 1

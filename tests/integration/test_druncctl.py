@@ -264,7 +264,9 @@ async def test_watch_can_be_stopped_and_taken_up_again(bash: Terminal) -> None:
     bash.press(CTRL_Z)
     bash.shows("Stopped .*druncctl")
     is_sane(bash, 128 + signal.SIGSTOP)
-    bash.press("clear; fg\r")
+    bash.press("clear\r")
+    bash.shows(rf"\A{PROMPT}$")
+    bash.press("fg\r")
     bash.shows("monitor +running")
     assert bash.alternate
     bash.press(CTRL_C)
@@ -834,8 +836,8 @@ async def test_a_locale_without_the_characters_is_no_error() -> None:
 @pytest.mark.usefixtures("session")
 async def test_nobody_waits_for_druncctl_to_start() -> None:
     async def begins(limit: float, *arguments: str) -> bool:
-        """Whether it ends in time at its best."""
-        for _ in range(5):
+        """Whether it ends in time at its best; what else the machine does is not its fault."""
+        for _ in range(20):
             begin = time.monotonic()
             await run(*arguments)
             if time.monotonic() - begin < limit:

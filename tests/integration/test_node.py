@@ -166,6 +166,37 @@ async def test_an_end_of_its_own_that_nobody_heard(node: Paused, tmp_path: Path,
     assert started.status.return_code == code
 
 
+async def test_a_boot_that_a_new_connection_falls_into(
+    node: Paused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not there yet is not asked for: systemd would announce it as removed."""
+    await node.open()
+    process = described("/bin/sleep", "1000")
+    wait_ready = node._bus.wait_ready
+    hasty = [True]
+
+    async def wait(timeout: float | None) -> None:
+        # As if the connection had been lost right after this.
+        if not (hasty and hasty.pop()):
+            await wait_ready(timeout)
+
+    booting: list[asyncio.Task[object]] = []
+
+    async def begin_to_boot() -> None:
+        monkeypatch.setattr(node._bus, "wait_ready", wait)
+        booting.append(asyncio.create_task(node.start(process, "/bin/sleep")))
+        while process.uuid not in node._units:
+            await asyncio.sleep(0)
+
+    node.after["ListUnitsByPatterns"] = begin_to_boot
+    await asyncio.to_thread(systemctl, "restart", "dbus")
+    async with asyncio.timeout(20):
+        while not booting:
+            await asyncio.sleep(0.01)
+        await booting[0]
+    assert [found.uuid for found in await node.processes()] == [process.uuid]
+
+
 async def test_a_boot_that_was_given_up_and_started_by_another_is_shown(node: Paused) -> None:
     await node.open()
     process = described("/bin/bash", "-c", "trap '' QUIT; while :; do sleep 0.1; done")

@@ -2,7 +2,8 @@
 
 `Client` is for asyncio, `SyncClient` for everything else; both have the same methods,
 take and return the types below, and raise the exceptions below. Either finds out by
-itself which contract the listener has that it speaks to.
+itself which contract the listener has that it speaks to. Session files are read by
+`druncd.client.sessionfile`.
 
     >>> from druncd.client import Description, Query, Step, SyncClient
     >>> with SyncClient() as druncd:

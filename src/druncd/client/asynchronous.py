@@ -10,13 +10,12 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from druncd import errors, messages
+from druncd import errors, messages, statuses
 from druncd.client.settings import Settings
 from druncd.errors import (
     Ambiguous,
     BadRequest,
     DruncdError,
-    LimitReached,
     NotAuthorised,
     NotFound,
     Unavailable,
@@ -49,22 +48,12 @@ from druncschema.token_pb2 import Token
 
 M = TypeVar("M", bound=Message)
 
-# The trailing metadata by which druncd names the class of an error.
-PROBLEM = "druncd-problem"
 # Longer than the start of a process on a busy node may take.
 CALL_SECONDS = 120.0
 # These wait for processes to end, for which each has its own time.
 WAITING = frozenset(("kill", "restart", "flush", "terminate"))
 RECONNECT_MS = 200
 
-_BY_CODE: dict[grpc.StatusCode, type[DruncdError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitReached,
-    grpc.StatusCode.PERMISSION_DENIED: NotAuthorised,
-    grpc.StatusCode.UNAUTHENTICATED: NotAuthorised,
-    grpc.StatusCode.CANCELLED: Unavailable,
-}
 _BY_FLAG: dict[int, type[DruncdError]] = {
     wire.NOT_EXECUTED_BAD_REQUEST_FORMAT: BadRequest,
     wire.NOT_EXECUTED_NOT_AUTHORISED: NotAuthorised,
@@ -423,12 +412,13 @@ class Client:
         """Raise what an answer tells that is no success."""
         text = PlainText()
         response.data.Unpack(text)
-        kind = _named(await call.trailing_metadata()) or _BY_FLAG.get(response.flag, DruncdError)
+        named = statuses.named(await call.trailing_metadata())
+        kind = named or _BY_FLAG.get(response.flag, DruncdError)
         raise _made(kind, text.text or wire.ResponseFlag.Name(response.flag))
 
     def _translated(self, error: grpc.aio.AioRpcError) -> DruncdError:
         text = error.details() or error.code().name
-        kind = _named(error.trailing_metadata())
+        kind = statuses.named(error.trailing_metadata())
         if kind is not None:
             return _made(kind, text)
         address = self.settings.address
@@ -440,7 +430,7 @@ class Client:
             case grpc.StatusCode.UNIMPLEMENTED:
                 return DruncdError(f"what answers at {address} is no druncd, or an old one: {text}")
             case code:
-                return _made(_BY_CODE.get(code, DruncdError), text)
+                return _made(statuses.kind(code), text)
 
 
 @contextlib.contextmanager
@@ -470,19 +460,16 @@ def _unpack(response: wire.Response, kind: type[M]) -> M:
     return payload
 
 
-def _named(metadata: Any) -> type[DruncdError] | None:
-    """The class of error that druncd names in what it sends last."""
-    name = next((value for key, value in metadata or () if key == PROBLEM), None)
-    found = getattr(errors, name, None) if isinstance(name, str) else None
-    if isinstance(found, type) and issubclass(found, DruncdError):
-        return found
-    return None
-
-
 def _made(kind: type[DruncdError], text: str) -> DruncdError:
     return errors.SystemdError("", text) if kind is errors.SystemdError else kind(text)
 
 
 def _reason(text: str) -> str:
     """The part of gRPC's own words that a user can do something with."""
-    return text.rpartition("; last error: ")[2].rpartition("UNKNOWN: ")[2]
+    if "resolving" in text or "lookup" in text:
+        return "its name can't be resolved"
+    if text == "Cancelling all calls":
+        return "it is being stopped"
+    for mark in ("; last error: ", "UNKNOWN: ", "remote host: ", " error: ", "connect failed: "):
+        text = text.rpartition(mark)[2]
+    return text

@@ -63,6 +63,17 @@ def load(path: Path) -> Session:
 
     Raises:
         SessionFileError: it can't be read, or has mistakes; all of them are listed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from druncd.client import Query, SyncClient
+        >>> from druncd.client.sessionfile import load
+        >>> session = load(Path("/usr/share/druncd/np04-session.toml"))
+        >>> with SyncClient() as druncd:
+        ...     booted = [druncd.boot(process) for process in session.processes]
+        ...     print(len(druncd.kill(Query(session=session.name))), "killed")
+        ...     flushed = druncd.flush(Query(session=session.name))
+        7 killed
     """
     try:
         text = tables.read(path)

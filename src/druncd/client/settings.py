@@ -40,7 +40,12 @@ class Settings:
         """Settings from the arguments given, and from elsewhere what is not given.
 
         Raises:
-            SettingsError: the file has a mistake.
+            SettingsError: the file has a mistake, or can't be read.
+
+        Example:
+            >>> from druncd.client import Settings
+            >>> Settings.find("np04-srv-001:10054", user="ada", token="secret").address
+            'np04-srv-001:10054'
         """
         given = {"address": address, "user": user, "token": token}
         file = _read(_path())

@@ -885,7 +885,11 @@ class Node:
         return found
 
     async def _ran_anew(self) -> set[str]:
-        """The units that run, and were started again while nobody listened, by uuid."""
+        """The units that run, and were started again while nobody listened, by uuid.
+
+        What is being booted is not asked for: a unit that is not there yet would be
+        announced as removed.
+        """
 
         async def ran_anew(uuid: str, unit: _Unit) -> str | None:
             path = units.unit_path(units.unit_name(uuid))
@@ -895,7 +899,9 @@ class Node:
                 return uuid
             return uuid if invocation != unit.state["InvocationID"] else None
 
-        running = [(uuid, unit) for uuid, unit in self._units.items() if unit.running]
+        running = [
+            (uuid, unit) for uuid, unit in self._units.items() if unit.running and unit.visible
+        ]
         found = await asyncio.gather(*(ran_anew(uuid, unit) for uuid, unit in running))
         return {uuid for uuid in found if uuid is not None}
 
