@@ -31,8 +31,6 @@ from druncd.errors import listed
 if TYPE_CHECKING:
     from druncd.client.sessionfile import Session
 
-# Boots gain little from more at once.
-AT_ONCE = 8
 PROGRAM = "druncctl.boot.program"
 
 
@@ -55,8 +53,11 @@ class _Boot(click.Command):
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("only", nargs=-1, metavar="[NAME]... | -- PROGRAM [ARGUMENT]...")
-@click.option("--check", is_flag=True, help="Check the file, show what it asks for, boot nothing.")
+@click.option(
+    "--check", is_flag=True, help="Check the form of the file, show what it asks for, boot nothing."
+)
 @click.option("--again", is_flag=True, help="Boot also what runs in the session already.")
+@click.option("--missing", is_flag=True, help="Boot only what does not run in the session yet.")
 @click.option(
     "--name",
     metavar="NAME",
@@ -95,6 +96,7 @@ def boot(
     *,
     check: bool,
     again: bool,
+    missing: bool,
     session: str | None,
     user: str | None,
     **of_program: Any,
@@ -111,8 +113,9 @@ def boot(
     if file is None:
         if not program:
             raise click.UsageError("there is no program after --")
-        if check:
-            raise click.UsageError("--check is for session files")
+        if check or missing:
+            option = "--check" if check else "--missing"
+            raise click.UsageError(f"{option} is for session files")
         asked = _of_program(program, session, user, **of_program)
         asyncio.run(_boot_one(given, asked))
         return
@@ -122,7 +125,7 @@ def boot(
     if check:
         _show(found, file)
     else:
-        asyncio.run(_boot_all(given, found, again=again))
+        asyncio.run(_boot_all(given, found, again=again, missing=missing))
 
 
 def _of_program(
@@ -189,70 +192,74 @@ def _show(session: "Session", file: Path) -> None:
 
 async def _boot_one(given: Globals, asked: Description) -> None:
     async with given.client() as client:
-        process = await client.boot(_owned(asked, client))
+        process = await client.boot(asked)
     click.echo(process.uuid)
 
 
-async def _boot_all(given: Globals, session: "Session", *, again: bool) -> None:
+async def _boot_all(given: Globals, session: "Session", *, again: bool, missing: bool) -> None:
     async with given.client() as client:
-        if not again:
+        if missing:
+            running = await _running(client, session)
+            left = tuple(each for each in session.processes if each.name not in running)
+            session = dataclasses.replace(session, processes=left)
+        elif not again:
             await _refuse_twice(client, session)
         count = words.count(len(session.processes))
         booted: list[Process] = []
         failed: list[DruncdError] = []
         with _Progress(given, len(session.processes)) as progress:
-            room = asyncio.Semaphore(AT_ONCE)
-
-            async def one(asked: Description) -> None:
-                async with room:
-                    if any(isinstance(error, Unavailable) for error in failed):
-                        # The others would fail as well, one after the other.
-                        return
+            try:
+                # One after the other: controllers are to be there before what they control.
+                for asked in session.processes:
                     try:
-                        process = await client.boot(_owned(asked, client))
+                        process = await client.boot(asked)
                     except DruncdError as error:
                         failed.append(error)
                         progress.tell(f"druncctl: {explained(error)}", err=True)
+                        if isinstance(error, Unavailable):
+                            # The others would fail as well, one after the other.
+                            break
                     else:
                         booted.append(process)
                         progress.tell(f"{process.uuid} {words.printable(asked.name)}")
                     progress.advance()
-
-            try:
-                await asyncio.gather(*map(one, session.processes))
             except asyncio.CancelledError:
                 raise Interrupted(
                     f"interrupted: {len(booted)} of {count} were booted, and maybe some more: see"
                     f" druncctl ps --session {shlex.quote(session.name)}"
                 ) from None
     if failed:
-        missing = len(session.processes) - len(booted)
-        click.echo(f"druncctl: not booted: {missing} of {count}, see above", err=True)
+        number = len(session.processes) - len(booted)
+        click.echo(
+            f"druncctl: not booted: {number} of {count}, see above; --missing boots them alone",
+            err=True,
+        )
         raise click.exceptions.Exit(code(failed[0]))
     if sys.stderr.isatty():
         click.echo(f"session {words.printable(session.name)}: {count} booted", err=True)
 
 
-def _owned(asked: Description, client: Client) -> Description:
-    return asked if asked.user else dataclasses.replace(asked, user=client.settings.user)
-
-
 async def _refuse_twice(client: Client, session: "Session") -> None:
     """Refuse to boot what runs already, which is hardly ever meant."""
     wanted = {each.name for each in session.processes}
-    running = {
-        process.description.name
-        for process in await client.ps(Query(session=session.name))
-        if process.status.running
-    }
+    running = await _running(client, session)
     if there := sorted(running & wanted):
         kill = ["druncctl", "kill", "--session", session.name]
         if running - wanted:
             kill += there
         raise click.ClickException(
             f"already running in session {session.name}: {listed(there)}; kill them first"
-            f" ({shlex.join(kill)}), or give --again"
+            f" ({shlex.join(kill)}), or give --missing to boot the others, or --again"
         )
+
+
+async def _running(client: Client, session: "Session") -> set[str]:
+    """The names of what runs in a session."""
+    return {
+        process.description.name
+        for process in await client.ps(Query(session=session.name))
+        if process.status.running
+    }
 
 
 class _Progress:

@@ -1,7 +1,7 @@
 """druncctl kill, restart, flush and terminate."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import click
 
@@ -66,6 +66,8 @@ def terminate(given: Globals, *, yes: bool) -> None:
 
 
 def _demand(selectors: Selectors, command: str) -> None:
+    if selectors.everything and (selectors.targets or selectors.names or selectors.uuids):
+        raise click.UsageError("--all and names don't go together")
     if selectors.empty:
         more = ", --all" if command != "restart" else ""
         raise click.UsageError(
@@ -74,8 +76,8 @@ def _demand(selectors: Selectors, command: str) -> None:
         )
 
 
-# Does what is asked for; returns what went wrong of it.
-Work = Callable[[Client, Query], Awaitable[Sequence[DruncdError]]]
+# Does what is asked for; returns the uuids of which it was done, and what went wrong.
+Work = Callable[[Client, Query], Awaitable[tuple[Collection[str], Sequence[DruncdError]]]]
 
 
 async def _change(
@@ -98,7 +100,7 @@ async def _change(
         confirm(command.capitalize(), concerned, yes=yes)
         # Those that were shown, and no other that has come since; terminate means all.
         these = Query(uuids=tuple(each.process.uuid for each in concerned))
-        failed = await work(client, these)
+        done, failed = await work(client, these)
         if command != "flush":
             concerned = await client.inspect(these)
     for error in failed:
@@ -106,28 +108,26 @@ async def _change(
     for each in concerned:
         known = each.process.description
         state = "running" if each.process.status.running else f"dead, {words.code(each)}"
-        what = "flushed" if command == "flush" else state
-        click.echo(f"{words.printable(known.name)} ({known.uuid[:8]}): {what}")
+        if command == "flush":
+            state = "flushed" if known.uuid in done else "not flushed, see druncctl ps"
+        click.echo(f"{words.printable(known.name)} ({known.uuid[:8]}): {state}")
     if failed:
         raise click.exceptions.Exit(code(failed[0]))
 
 
-async def _kill(client: Client, query: Query) -> Sequence[DruncdError]:
-    await client.kill(query)
-    return ()
+async def _kill(client: Client, query: Query) -> tuple[Collection[str], Sequence[DruncdError]]:
+    return [process.uuid for process in await client.kill(query)], ()
 
 
-async def _flush(client: Client, query: Query) -> Sequence[DruncdError]:
-    await client.flush(query)
-    return ()
+async def _flush(client: Client, query: Query) -> tuple[Collection[str], Sequence[DruncdError]]:
+    return [process.uuid for process in await client.flush(query)], ()
 
 
-async def _terminate(client: Client, _: Query) -> Sequence[DruncdError]:
-    await client.terminate()
-    return ()
+async def _terminate(client: Client, _: Query) -> tuple[Collection[str], Sequence[DruncdError]]:
+    return [process.uuid for process in await client.terminate()], ()
 
 
-async def _restart(client: Client, query: Query) -> Sequence[DruncdError]:
+async def _restart(client: Client, query: Query) -> tuple[Collection[str], Sequence[DruncdError]]:
     """Restart each, to its end whatever befalls another."""
     room = asyncio.Semaphore(AT_ONCE)
     failed: list[DruncdError] = []
@@ -140,4 +140,4 @@ async def _restart(client: Client, query: Query) -> Sequence[DruncdError]:
                 failed.append(error)
 
     await asyncio.gather(*map(one, query.uuids))
-    return failed
+    return query.uuids, failed

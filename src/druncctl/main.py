@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -167,12 +167,13 @@ def main() -> None:
     # Streams that were closed before are None.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Not every locale has what names, and lines of the tree, are written with.
             stream.reconfigure(errors="backslashreplace")
     # By default it would leave a terminal as a command has made it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = _run()
         sys.stdout.flush()
@@ -186,6 +187,12 @@ def main() -> None:
         silence()
         status = _told(": ".join(filter(None, (error.filename, error.strerror))), FAILED)
     sys.exit(status)
+
+
+def _terminate(*_: object) -> NoReturn:
+    # Once is enough: another would fall into the clean-up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TERMINATED)
 
 
 def _run() -> int:

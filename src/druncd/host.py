@@ -37,24 +37,25 @@ def hostname() -> str:
     return socket.gethostname()
 
 
-async def admit(hosts: Sequence[str], here: str) -> None:
+async def admit(description: Description, here: str) -> None:
     """Let a process pass that may run on this node.
 
     Args:
-        hosts: where it may run, by name or address; empty means anywhere.
+        description: the process; if it names no hosts, it may run anywhere.
         here: this node's name.
 
     Raises:
-        NotHere: none of the hosts is this node.
+        NotHere: none of its hosts is this node.
     """
+    hosts = description.restriction.hosts
     if not hosts or any(_is_own_name(host, here) or _is_own_address(host) for host in hosts):
         return
     resolved = await asyncio.gather(*map(_resolves_here, hosts[:RESOLVED_HOSTS]))
     if any(resolved):
         return
     raise NotHere(
-        f"the process may run on {_listed(hosts)} only, and this node is {here!r}:"
-        " name it in allowed_hosts, or leave allowed_hosts empty"
+        f"{shown(description.name)} may run on {_listed(hosts)} only, and this node is"
+        f" {here!r}: name it in allowed_hosts, or leave allowed_hosts empty"
     )
 
 

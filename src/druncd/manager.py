@@ -85,7 +85,7 @@ class Manager:
             CouldNotStart: its program did not start; nothing is left of it.
         """
         units.check(description)
-        await host.admit(description.restriction.hosts, self._node.hostname)
+        await host.admit(description, self._node.hostname)
         description = dataclasses.replace(
             description,
             uuid=units.new_uuid(),

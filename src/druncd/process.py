@@ -14,6 +14,11 @@ class Step:
     program: str
     arguments: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        given: object = self.arguments
+        if isinstance(given, str):
+            raise TypeError(f"arguments is a text: give a tuple, ({given!r},)")
+
     @property
     def words(self) -> tuple[str, ...]:
         """The argument vector, program included."""

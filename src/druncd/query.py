@@ -47,6 +47,11 @@ class Query:
     prefixes: tuple[str, ...] = ()
     host: str = ""
 
+    def __post_init__(self) -> None:
+        for field in ("uuids", "names", "prefixes"):
+            if isinstance(text := getattr(self, field), str):
+                raise TypeError(f"{field} is a text: give a tuple, ({text!r},)")
+
     @property
     def empty(self) -> bool:
         """Whether no selector is set."""

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
-from grpc_health.v1.health import aio as health_aio
 from systemd import daemon
 from systemd.journal import JournalHandler
 
@@ -23,10 +22,11 @@ from druncd import config, host
 from druncd.errors import DruncdError
 from druncd.manager import Limits, Manager
 from druncd.retention import Retention, retain
-from druncd.rpc import health
 from druncd.rpc.bounds import Bounds
 from druncd.rpc.contract import CONTRACTS
-from druncd.rpc.server import make_server
+from druncd.rpc.health import Health, watch
+from druncd.rpc.inspection import SERVICE as INSPECTION
+from druncd.rpc.server import SERVICE, make_server
 from druncd.systemd.node import Node
 from druncd.systemd.units import Settings
 
@@ -164,7 +164,7 @@ async def serve(settings: config.Config) -> None:
     manager = Manager(node, Limits(limits.processes, limits.processes_per_session))
     bounds = Bounds(limits.calls, limits.request_bytes)
     await node.open()
-    healthy = health_aio.HealthServicer()
+    healthy = Health(SERVICE, INSPECTION)
     try:
         servers = [
             make_server(
@@ -184,12 +184,12 @@ async def serve(settings: config.Config) -> None:
         tasks = (
             asyncio.create_task(_feed_watchdog()),
             asyncio.create_task(retain(node, manager, keep)),
-            asyncio.create_task(health.watch(manager, healthy)),
+            asyncio.create_task(watch(manager, healthy)),
         )
         addresses = ", ".join(listen.address for listen in settings.listen)
         daemon.notify(f"READY=1\nSTATUS=Serving on {addresses}")
         await stop.wait()
-        await healthy.enter_graceful_shutdown()
+        healthy.end()
         manager.end_following()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")

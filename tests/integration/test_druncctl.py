@@ -16,7 +16,18 @@ import jsonschema
 import pytest
 from client import SOCKET, Client, query
 from conftest import systemctl
-from terminal import CTRL_C, CTRL_D, CTRL_Z, PROMPT, Terminal, druncctl, normal, run, shell
+from terminal import (
+    CTRL_C,
+    CTRL_D,
+    CTRL_Z,
+    DRUNCCTL,
+    PROMPT,
+    Terminal,
+    druncctl,
+    normal,
+    run,
+    shell,
+)
 
 EXAMPLE = Path("/usr/share/druncd/np04-session.toml")
 Uuids = dict[str, str]
@@ -392,7 +403,7 @@ async def test_the_example_is_booted_with_a_progress_bar_on_a_terminal(tmp_path:
         " session 'np04-coldbox'): '/nope/broken': No such file or directory",
         *(f"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx {name}" for name in BOOTED),
     ]
-    assert last == "druncctl: not booted: 1 of 8 processes, see above"
+    assert last == "druncctl: not booted: 1 of 8 processes, see above; --missing boots them alone"
     tree = (await run("ps")).output.splitlines()[1:]
     names = [line.partition(" running ")[0].rstrip() for line in tree]
     assert names == [
@@ -406,15 +417,22 @@ async def test_the_example_is_booted_with_a_progress_bar_on_a_terminal(tmp_path:
 async def test_the_example_is_booted_without_a_bar_in_a_pipe_and_not_twice() -> None:
     booted = await run("boot", str(EXAMPLE))
     assert booted.errors == ""
-    assert sorted(normal(booted.output).splitlines()) == [
-        f"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx {name}" for name in BOOTED
+    # In the order of the file.
+    assert [line.split()[1] for line in booted.output.splitlines()] == [
+        "root-controller",
+        "segment-controller",
+        *(f"readout-{number}" for number in (1, 2, 3)),
+        *(f"dataflow-{number}" for number in (1, 2)),
     ]
     refused = await run("boot", str(EXAMPLE), "readout-*", status=1)
     assert refused.errors == (
         "druncctl: already running in session np04-coldbox: readout-1; readout-2; readout-3;"
         " kill them first (druncctl kill --session np04-coldbox readout-1 readout-2 readout-3),"
-        " or give --again\n"
+        " or give --missing to boot the others, or --again\n"
     )
+    await run("kill", "dataflow-2")
+    missing = await run("boot", "--missing", str(EXAMPLE))
+    assert [line.split()[1] for line in missing.output.splitlines()] == ["dataflow-2"]
     again, other = await asyncio.gather(
         run("boot", "--again", str(EXAMPLE), "readout-1"),
         run("boot", "--session", "other", "--user", "bob", str(EXAMPLE), "*-controller"),
@@ -550,6 +568,30 @@ async def test_what_concerns_several_is_asked_for_on_a_terminal(
     assert "\033" not in terminal.printed
 
 
+async def test_what_lives_again_while_it_is_asked_is_not_said_to_be_flushed(
+    client: Client,
+) -> None:
+    dead = [await client.boot(["sleep", "1000"], name=name) for name in ("one", "two")]
+    await client.kill(query(*dead))
+    with druncctl("flush", "--all") as terminal:
+        terminal.shows(r"\[y/N\]:$")
+        await client.restart(query(dead[1]))
+        terminal.press("y\r")
+        assert terminal.ended() == 0
+        assert terminal.lines[-2:] == [
+            f"one ({dead[0][:8]}): flushed",
+            f"two ({dead[1][:8]}): not flushed, see druncctl ps",
+        ]
+
+
+async def test_without_standard_input_nobody_is_asked(client: Client) -> None:
+    for name in ("one", "two"):
+        await client.boot(["sleep", "1000"], name=name)
+    with Terminal("sh", "-c", f"exec {DRUNCCTL} kill --all <&-") as terminal:
+        assert terminal.ended() == 0
+        assert len(terminal.lines) == 2
+
+
 async def test_an_answer_that_is_not_yes_changes_nothing(client: Client) -> None:
     for name in ("one", "two"):
         await client.boot(["sleep", "1000"], name=name)
@@ -607,10 +649,12 @@ ERRORS: list[tuple[list[str], int, str]] = [
     (["boot", "f.toml", "--", "true"], 2, "give a session file, or -- and a program (see "),
     (["boot", "--check", "--", "true"], 2, "--check is for session files (see druncctl boot"),
     (["boot", "--env", "A", "--", "true"], 2, "--env A: give NAME=VALUE (see druncctl boot --hel"),
+    (["kill", "--all", "x"], 2, "--all and names don't go together (see druncctl kill --help)"),
+    (["boot", "--missing", "--", "true"], 2, "--missing is for session files (see druncctl boot"),
     (["boot", "f.toml", "-C", "/"], 2, "--directory is for a program after -- (see druncctl boot"),
     (["boot", "-C", "here", "--", "true"], 2, "process_execution_directory 'here' is relative: "),
     (["boot", "--", "/nope"], 7, "could not start 'nope' ("),
-    (["boot", "--host", "mars", "--", "true"], 7, "the process may run on 'mars' only, and "),
+    (["boot", "--host", "mars", "--", "true"], 7, "'true' may run on 'mars' only, and "),
     (["completion", "fish"], 2, "Invalid value for '{bash|zsh}': 'fish' is not one of 'bash',"),
     (["--color", "blue", "ps"], 2, "Invalid value for '--color': 'blue' is not one of "),
     (["--address", "nowhere", "ps"], 2, "the address 'nowhere' is neither unix:/path nor host:"),
@@ -687,7 +731,9 @@ async def test_a_boot_ends_when_druncd_can_not_be_reached_any_more(tmp_path: Pat
     with refusing("boot", gone, "Unavailable", tmp_path / "socket") as address:
         refused = await run("--address", address, "boot", str(file), status=5)
     *each, last = refused.errors.splitlines()
-    assert last == "druncctl: not booted: 100 of 100 processes, see above"
+    assert (
+        last == "druncctl: not booted: 100 of 100 processes, see above; --missing boots them alone"
+    )
     assert set(each) == {"druncctl: Unavailable it is (see systemctl status druncd)"}
     assert len(each) < 10
 

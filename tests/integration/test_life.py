@@ -1,7 +1,9 @@
 """The life of a process, from its start to its flush."""
 
 import asyncio
+import json
 import signal
+import subprocess
 from pathlib import Path
 
 import grpc
@@ -224,3 +226,30 @@ async def test_many_that_ignore_the_signal_die_together(client: Client) -> None:
     killed = await client.kill(query(*uuids))
     assert loop.time() - began < 10
     assert [process.return_code for process in killed] == [137] * 20
+
+
+async def test_druncd_logs_how_each_process_ended(client: Client) -> None:
+    uuids = [
+        await client.sh("exit 0"),
+        await client.sh("exit 7"),
+        await client.sh("kill -SEGV $$"),
+        await client.boot(["sleep", "1000"]),
+    ]
+    await client.dead(*uuids[:3])
+    await client.kill(query(uuids[3]))
+    found = {}
+    for uuid in uuids:
+        lines = subprocess.run(
+            ["journalctl", "-u", "druncd", f"DRUNC_UUID={uuid}", "-o", "json", "-g", "ended"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()
+        (entry,) = map(json.loads, lines)
+        found[uuid] = (entry["PRIORITY"], entry["MESSAGE"].partition(" ended with ")[2])
+    assert [found[uuid] for uuid in uuids] == [
+        ("6", "return code 0"),
+        ("4", "return code 7"),
+        ("4", "return code 139, killed by SIGSEGV"),
+        ("6", "return code 131, killed by SIGQUIT"),
+    ]

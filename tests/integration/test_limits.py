@@ -1,13 +1,15 @@
 """What is too much: limits, and how many of the dead are kept."""
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import grpc
 import pytest
 from client import ALL, RUNNING, Client, query, request
-from conftest import Configure, units
+from conftest import Configure, systemctl, units
 
 
 async def refused(call: Awaitable[object]) -> str:
@@ -90,6 +92,29 @@ async def test_a_request_that_is_far_too_large_is_not_even_received(client: Clie
     huge = request(query(names=("x" * (40 << 20),)))
     assert "larger than max" in await refused(client.stub.ps(huge))
     assert await client.ps() == []
+
+
+async def test_logs_that_the_journal_s_files_can_not_be_opened_for_are_refused(
+    client: Client,
+) -> None:
+    """A reader passes over files that it can't open, and the journal would seem empty."""
+    uuid = await client.boot(["echo", "hello"])
+    await client.dead(uuid)
+    drop_in = Path("/run/systemd/system/druncd.service.d/files.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nLimitNOFILE=510\n")
+    try:
+        systemctl("daemon-reload")
+        systemctl("restart", "druncd")
+        await client.channel.channel_ready()
+        with pytest.raises(grpc.aio.AioRpcError, match="LimitNOFILE") as caught:
+            await client.logs(uuid)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(await client.ps()) == 1
+    finally:
+        shutil.rmtree(drop_in.parent)
+        systemctl("daemon-reload")
+        systemctl("restart", "druncd")
 
 
 async def test_the_dead_that_are_too_many_go_oldest_first(

@@ -1,6 +1,8 @@
 """The standard services by which load balancers and tools find out about druncd."""
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import grpc.aio
@@ -56,8 +58,50 @@ async def test_who_watches_the_health_does_not_hold_up_a_stop(client: Client) ->
     async with asyncio.timeout(4):
         await asyncio.to_thread(systemctl, "restart", "druncd")
     assert (await watching.read()).status == NOT_SERVING
-    with pytest.raises(grpc.aio.AioRpcError):
-        await watching.read()
+    assert await watching.read() is grpc.aio.EOF
+
+
+class Deaf:
+    """An HTTP/2 client that watches the health of druncd, and takes no byte of it."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", 10054))
+        frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        # SETTINGS with INITIAL_WINDOW_SIZE 0, see RFC 9113.
+        frames += self._frame(4, 0, 0, struct.pack(">HI", 4, 0)) + self._frame(4, 1, 0, b"")
+        headers = {
+            b":method": b"POST",
+            b":scheme": b"http",
+            b":path": b"/grpc.health.v1.Health/Watch",
+            b":authority": b"druncd",
+            b"content-type": b"application/grpc",
+            b"te": b"trailers",
+        }
+        block = b"".join(
+            b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+            for name, value in headers.items()
+        )
+        frames += self._frame(1, 4, 1, block) + self._frame(0, 1, 1, b"\0\0\0\0\0")
+        self.socket.sendall(frames)
+
+    @staticmethod
+    def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+        )
+
+
+async def test_who_watches_and_does_not_read_holds_up_nobody(client: Client) -> None:
+    deaf = Deaf()
+    # Its settings have been acknowledged, so its call has come as well.
+    deaf.socket.settimeout(5)
+    assert deaf.socket.recv(1000)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            watching = health(client.channel).Watch(HealthCheckRequest())
+            assert (await watching.read()).status == SERVING
+        await asyncio.to_thread(systemctl, "restart", "druncd")
+    deaf.socket.close()
 
 
 @pytest.mark.parametrize("address", [SOCKET, INTERFACE, DRUNC])

@@ -169,13 +169,15 @@ class Client:
         )
 
     async def boot(self, description: Description) -> Process:
-        """Start a process; its uuid and host are filled in.
+        """Start a process; its uuid and host are filled in, and its user if it has none.
 
         Raises:
             CouldNotStart: its program did not start; nothing is left of it.
             NotHere: it may run on other hosts only.
             LimitReached: as many run as druncd's configuration allows.
         """
+        if not description.user:
+            description = dataclasses.replace(description, user=self.settings.user)
         with _refusing():
             asked = messages.boot_request(description)
         response = await self._call("boot", asked)
@@ -266,7 +268,7 @@ class Client:
                     await self._fail(call, response)
                 yield _unpack(response, WireLine).line
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from None
         finally:
             call.cancel()
 
@@ -330,7 +332,7 @@ class Client:
                 for entry in reply.entries:
                     yield messages.log_line(entry)
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from None
         finally:
             call.cancel()
 
@@ -394,7 +396,7 @@ class Client:
         try:
             return await getattr(self._inspection, method)(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from None
 
     async def _call(self, command: str, payload: Message | None) -> wire.Response:
         self._connect()
@@ -405,7 +407,7 @@ class Client:
             if response.flag != wire.EXECUTED_SUCCESSFULLY:
                 await self._fail(call, response)
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from None
         return response
 
     async def _fail(self, call: Any, response: wire.Response) -> NoReturn:

@@ -123,10 +123,13 @@ class SyncClient:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             asyncio.get_running_loop()
+            busy = True
         except RuntimeError:
-            return self._runner.run(work)
-        work.close()
-        raise RuntimeError("an event loop runs here already: use druncd.client.Client")
+            busy = False
+        if busy:
+            work.close()
+            raise RuntimeError("an event loop runs here already: use druncd.client.Client")
+        return self._runner.run(work)
 
     def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def next_item() -> T:

@@ -9,8 +9,6 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_health.v1.health import aio as health_aio
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
@@ -21,6 +19,7 @@ from druncd.rpc import failures
 from druncd.rpc.bounds import Bounds
 from druncd.rpc.contract import Contract, Replies
 from druncd.rpc.failures import Context
+from druncd.rpc.health import Health
 from druncd.rpc.inspection import SERVICE as INSPECTION
 from druncd.rpc.inspection import Inspection
 from druncschema.process_manager_pb2 import (
@@ -45,7 +44,7 @@ def make_server(
     name: str,
     bounds: Bounds,
     *,
-    health: health_aio.HealthServicer,
+    health: Health,
 ) -> grpc.aio.Server:
     """A server that will listen on an address when it is started.
 
@@ -75,12 +74,12 @@ def make_server(
     services = {
         SERVICE: _Servicer(contract, manager, name, bounds).handlers(),
         INSPECTION: Inspection(manager, name, bounds).handlers(),
+        HEALTH: health.handlers(),
     }
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(*service) for service in services.items()]
     )
-    add_HealthServicer_to_server(health, server)
-    enable_server_reflection((*services, HEALTH, REFLECTION), server)
+    enable_server_reflection((*services, REFLECTION), server)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -8,16 +8,19 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import resource
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from systemd import _reader, id128, journal
 
-from druncd.errors import Unavailable
+from druncd.errors import LimitReached, Unavailable
 from druncd.pattern import Pattern
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,10 @@ STRIDE = 10_000
 MATCHED_UNITS = 16
 # How long a pattern may take for one line.
 MATCH_SECONDS = 0.2
+JOURNALS = ("/var/log/journal", "/run/log/journal")
+MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+# What everything but logs may need: connections, the bus, looking for programs.
+RESERVED_FILES = 500
 # How often whoever follows is given a turn, even if it is with nothing.
 IDLE_SECONDS = 2.0
 
@@ -607,7 +614,12 @@ class _Reading:
 
 
 def _printed(*matches: str) -> "_reader._Reader":
-    """A reader of what units printed; matches of one field are alternatives."""
+    """A reader of what units printed; matches of one field are alternatives.
+
+    Raises:
+        LimitReached: the files of the journal can't all be opened, and it would seem empty.
+    """
+    _check_room()
     reader = _reader._Reader()
     for match in matches:
         reader.add_match(match)
@@ -615,6 +627,25 @@ def _printed(*matches: str) -> "_reader._Reader":
     reader.add_match("_TRANSPORT=stdout")
     reader.data_threshold = 0
     return reader
+
+
+def _check_room() -> None:
+    """Refuse to read where a reader could not open and map each of the journal's files.
+
+    It passes over those silently.
+    """
+    files = sum(len(names) for path in JOURNALS for _, _, names in os.walk(path))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    with contextlib.suppress(OSError, ValueError):
+        # Each open file of the journal is mapped about once; see mmap(2).
+        most = min(most, int(MAP_COUNT.read_text()))
+    open_now = len(os.listdir("/proc/self/fd"))
+    if open_now + files + RESERVED_FILES > most:
+        raise LimitReached(
+            f"the journal has {files} files, and druncd has {open_now} files open, of at most"
+            f" {most}: read fewer logs at once, or raise LimitNOFILE of druncd.service or"
+            f" {MAP_COUNT}"
+        )
 
 
 def _continues(reader: "_reader._Reader") -> bool:

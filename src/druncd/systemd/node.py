@@ -89,6 +89,7 @@ class _Unit:
     visible: bool = True
     exists: bool = True
     unwanted: bool = False
+    stopping: bool = False
     running: bool = True
     removed: bool = False
     group: Path = field(init=False)
@@ -341,10 +342,17 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         unit = self._unit(uuid)
+        unit.stopping = True
+        try:
+            return await self._stop(unit)
+        finally:
+            unit.stopping = False
+
+    async def _stop(self, unit: _Unit) -> Process:
         await self._thaw(unit)
         # What is inactive may have a start job that waits for its turn.
         if unit.state["ActiveState"] != "failed":
-            name = units.unit_name(uuid)
+            name = units.unit_name(unit.description.uuid)
             # The signal, SIGKILL, and ExecStopPost each have the time-out for themselves.
             limit = 3 * self._settings.kill_timeout + 10
             try:
@@ -709,11 +717,16 @@ class Node:
         unit.visible = True
         if not unit.running:
             self._died.set()
+            _log_end(unit)
 
     def _update(self, unit: _Unit, properties: dict[str, Any]) -> None:
+        ran = unit.running
         unit.update(properties)
-        if not unit.running:
-            self._died.set()
+        if unit.running:
+            return
+        self._died.set()
+        if ran and unit.visible:
+            _log_end(unit)
 
     def _drop(self, uuid: str) -> None:
         unit = self._units.pop(uuid, None)
@@ -946,6 +959,28 @@ class Node:
             unit = _Unit(description, service["Slice"])
             self._add(unit)
         self._update(unit, service | states)
+
+
+def _log_end(unit: _Unit) -> None:
+    code = unit.process().status.return_code
+    log.log(
+        logging.WARNING if code and not unit.stopping else logging.INFO,
+        "%s ended with return code %d%s",
+        unit.description,
+        code,
+        _signal_of(unit.state),
+        extra=units.log_fields(unit.description),
+    )
+
+
+def _signal_of(state: dict[str, Any]) -> str:
+    """The signal that ended a unit's main process, as the end of a message."""
+    if state["ExecMainCode"] not in (units.KILLED, units.DUMPED):
+        return ""
+    try:
+        return f", killed by {signal.Signals(state['ExecMainStatus']).name}"
+    except ValueError:
+        return f", killed by signal {state['ExecMainStatus']}"
 
 
 def _left_behind(unit: _Unit) -> str:
