@@ -158,7 +158,10 @@ async def test_druncd_logs_structured_fields(client: Client) -> None:
         capture_output=True,
     ).stdout
     entries = [json.loads(line) for line in out.splitlines()]
-    assert [entry["MESSAGE"].split()[0] for entry in entries] == ["booted", "killed"]
+    texts = [entry["MESSAGE"] for entry in entries]
+    assert [text.partition(" 'marked'")[0] for text in (texts[0], texts[2])] == ["booted", "killed"]
+    assert texts[1].startswith("'marked'")
+    assert "ended with return code 131" in texts[1]
     assert {entry["DRUNC_SESSION"] for entry in entries} == {"se"}
     assert {entry["PRIORITY"] for entry in entries} == {"6"}
 

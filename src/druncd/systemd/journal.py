@@ -249,8 +249,9 @@ async def entries(
                     yield piece.lines
             if following is None:
                 return
-            async for lines in _followed(reading, following.changes):
-                yield lines
+            async with contextlib.aclosing(_followed(reading, following.changes)) as pieces:
+                async for lines in pieces:
+                    yield lines
         finally:
             reading.give_up()
             await run(_threads, reading.close)
