@@ -41,12 +41,14 @@ class Paused(Node):
         return answer
 
 
-def described(*words: str) -> Description:
+def described(*words: str, session: str = "") -> Description:
+    """A process; of a session of its own, since druncd stops the slice that others leave."""
+    uuid = units.new_uuid()
     return Description(
-        uuid=units.new_uuid(),
+        uuid=uuid,
         name="process",
         user="ada",
-        session="paused",
+        session=session or f"paused{uuid[:8]}",
         tree_id=None,
         hostname="here",
         steps=(Step(words[0], words[1:]),),
@@ -97,7 +99,7 @@ async def test_a_boot_during_a_reading(node: Paused) -> None:
 
 async def test_a_reload_while_a_slice_is_cleared(node: Paused) -> None:
     await node.open()
-    process = described("/bin/sleep", "1000")
+    process = described("/bin/sleep", "1000", session="paused")
     await node.start(process, "/bin/sleep")
     failed: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
