@@ -12,6 +12,7 @@ from druncctl import words
 from druncctl.main import Globals, explained
 from druncctl.selection import Selectors, options
 from druncd.client import DruncdError, Inspected
+from druncd.process import signal_name
 
 INTERVAL_SECONDS = 1.0
 
@@ -129,7 +130,7 @@ def described(each: Inspected) -> dict[str, Any]:
         "running": process.status.running,
         "return_code": None if process.status.running else process.status.return_code,
         "end": life.end.name.lower(),
-        "signal": words.signal_name(life.status) if life.end.name in ("KILLED", "DUMPED") else None,
+        "signal": signal_name(life.status) if life.end.name in ("KILLED", "DUMPED") else None,
         "result": life.result,
         "started": words.iso(life.started),
         "ended": words.iso(life.ended),

@@ -5,7 +5,7 @@ import shlex
 import signal
 import time
 
-from druncd.process import Description, End, Inspected, Life
+from druncd.process import Description, End, Inspected, Life, signal_name
 
 # Colours that a program prints are welcome; what else it tells a terminal is not, nor what
 # makes text run backwards.
@@ -18,14 +18,6 @@ _CONTROL = re.compile(
 ASKED = frozenset(
     (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 )
-
-
-def signal_name(number: int) -> str:
-    """A signal's name, or its number where it has none, as the real-time ones."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def code(each: Inspected) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from signal import Signals
 
 from druncd.errors import shown
 
@@ -156,3 +157,11 @@ class LogLine:
     name: str
     time: int
     line: str
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, or its number where it has none, as the real-time ones."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"

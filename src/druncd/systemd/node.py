@@ -28,7 +28,7 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
-from druncd.process import Description, Life, Process, Status, Usage
+from druncd.process import Description, Life, Process, Status, Usage, signal_name
 from druncd.systemd import cgroup, failure, journal, residue, units
 from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
 
@@ -977,10 +977,7 @@ def _signal_of(state: dict[str, Any]) -> str:
     """The signal that ended a unit's main process, as the end of a message."""
     if state["ExecMainCode"] not in (units.KILLED, units.DUMPED):
         return ""
-    try:
-        return f", killed by {signal.Signals(state['ExecMainStatus']).name}"
-    except ValueError:
-        return f", killed by signal {state['ExecMainStatus']}"
+    return f", killed by {signal_name(state['ExecMainStatus'])}"
 
 
 def _left_behind(unit: _Unit) -> str:
