@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import click
 
 from druncctl import words
-from druncctl.main import Globals, code, explained
+from druncctl.main import BY_ERROR, Globals, code, explained
 from druncctl.selection import Selectors, confirm, options
 from druncd.client import Client, DruncdError, Query
 
@@ -83,7 +83,8 @@ Work = Callable[[Client, Query], Awaitable[tuple[Collection[str], Sequence[Drunc
 async def _change(
     given: Globals, selectors: Selectors, command: str, work: Work, *, yes: bool
 ) -> None:
-    async with given.client() as client:
+    left_out: list[str] = []
+    async with given.client(left_out.append) as client:
         if selectors.everything:
             found = await selectors.find(client)
         else:
@@ -103,8 +104,8 @@ async def _change(
         done, failed = await work(client, these)
         if command != "flush":
             concerned = await client.inspect(these)
-    for error in failed:
-        click.echo(f"druncctl: {explained(error)}", err=True)
+    for text in (*map(explained, failed), *map(words.printable, left_out)):
+        click.echo(f"druncctl: {text}", err=True)
     for each in concerned:
         known = each.process.description
         state = "running" if each.process.status.running else f"dead, {words.code(each)}"
@@ -113,6 +114,8 @@ async def _change(
         click.echo(f"{words.printable(known.name)} ({known.uuid[:8]}): {state}")
     if failed:
         raise click.exceptions.Exit(code(failed[0]))
+    if left_out:
+        raise click.exceptions.Exit(BY_ERROR["NotAuthorised"])
 
 
 async def _kill(client: Client, query: Query) -> tuple[Collection[str], Sequence[DruncdError]]:

@@ -160,7 +160,13 @@ async def _all(context: click.Context) -> "list[Inspected]":
 
     top = context.find_root().params
     async with Client(
-        top.get("address"), user=top.get("as_user"), token=top.get("token"), timeout=SECONDS
+        top.get("address"),
+        user=top.get("as_user"),
+        token=top.get("token"),
+        ca=top.get("ca"),
+        certificate=top.get("certificate"),
+        key=top.get("key"),
+        timeout=SECONDS,
     ) as client:
         return await client.inspect()
 

@@ -20,7 +20,8 @@ async def _show(given: Globals) -> None:
     async with given.client() as client:
         offer = await client.describe()
         about = await client.about()
-        address, user = client.settings.address, client.settings.user
+        address = client.settings.address
+        user = client.settings.user or "whom the certificate names"
     console = given.console()
     console.print(f"druncd {about.version} on {about.hostname}, a {offer.type} named {offer.name}")
     console.print(f"at {address}, asked by {user}\n", soft_wrap=True)

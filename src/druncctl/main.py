@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "flush": ("changes", "Forget dead processes."),
     "terminate": ("changes", "End every process there is."),
     "describe": ("describe", "Show what answers, and what it can do."),
+    "token": ("token", "Make, list and revoke the tokens of this node's druncd."),
     "completion": ("completion", "Print the completion of a shell."),
 }
 COMPLETION = "_DRUNCCTL_COMPLETE"
@@ -102,14 +104,29 @@ class Globals:
     address: str | None
     user: str | None
     token: str | None
+    ca: str | None
+    certificate: str | None
+    key: str | None
     color: str
 
-    def client(self) -> "Client":
-        """A client of the druncd that is meant."""
+    def client(self, notice: Callable[[str], None] | None = None) -> "Client":
+        """A client of the druncd that is meant.
+
+        Args:
+            notice: told of processes that a call left out.
+        """
         from druncd.client import Client, SettingsError  # noqa: PLC0415 - see COMMANDS
 
         try:
-            client = Client(self.address, user=self.user, token=self.token)
+            client = Client(
+                self.address,
+                user=self.user,
+                token=self.token,
+                ca=self.ca,
+                certificate=self.certificate,
+                key=self.key,
+                notice=notice,
+            )
         except SettingsError as error:
             raise Wrong(str(error)) from error
         address = client.settings.address
@@ -141,6 +158,11 @@ class Globals:
 @click.option("--user", "as_user", metavar="USER", help="Who asks, by default DRUNCD_USER or you.")
 @click.option("--token", metavar="TOKEN", help="What shows that, by default DRUNCD_TOKEN.")
 @click.option(
+    "--ca", metavar="FILE", help="Who signed druncd's certificate, for TLS; or DRUNCD_CA."
+)
+@click.option("--certificate", metavar="FILE", help="Yours; or DRUNCD_CERTIFICATE.")
+@click.option("--key", metavar="FILE", help="The key of yours; or DRUNCD_KEY.")
+@click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
@@ -148,18 +170,12 @@ class Globals:
 )
 @click.version_option(package_name="druncd", prog_name="druncctl", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(
-    context: click.Context,
-    address: str | None,
-    as_user: str | None,
-    token: str | None,
-    color: str,
-) -> None:
+def cli(context: click.Context, /, as_user: str | None, **given: Any) -> None:
     """Manage the processes of a data-acquisition node.
 
     "druncctl COMMAND --help" tells more of each command.
     """
-    context.obj = Globals(address, as_user, token, color)
+    context.obj = Globals(user=as_user, **given)
 
 
 def main() -> None:

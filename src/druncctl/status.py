@@ -90,7 +90,10 @@ def _values(each: Inspected) -> Iterator[tuple[str, Text]]:
     yield "State", _state(each)
     yield "UUID", text(known.uuid)
     if known.user:
-        yield "User", text(known.user)
+        shown = known.owner is not None
+        yield "User", text(known.user if shown else f"{known.user} (as whoever booted it said)")
+    if known.account:
+        yield "Account", text(known.account)
     if known.tree_id is not None:
         yield "Tree ID", text(known.tree_id)
     hosts = ", ".join(known.restriction.hosts)

@@ -7,14 +7,17 @@ import ipaddress
 import re
 import signal
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from druncd import tables
+from druncd.permission import ALL_ACTIONS, Action, Rule
 
 DEFAULT_PATH = Path("/etc/druncd/druncd.toml")
+TOKENS_PATH = Path("/etc/druncd/tokens")
 
 
 class ConfigError(Exception):
@@ -51,8 +54,41 @@ def _check_address(address: str) -> str:
     return address
 
 
+def _check_mode(mode: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{3}", mode):
+        raise ValueError
+    return mode
+
+
+def _check_file(path: str) -> str:
+    if path and not path.startswith("/"):
+        raise ValueError
+    return path
+
+
+def _check_identity(text: str) -> str:
+    source, colon, pattern = text.partition(":")
+    if not colon or source not in IDENTITY_SOURCES:
+        raise ValueError
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise tables.Wrong(f"a regular expression after the colon: {error}") from error
+    if groups != 1:
+        raise tables.Wrong("a regular expression with one group, which is the user's name")
+    return text
+
+
+# Of a client's certificate: its subject's common name, and its alternative names by kind.
+IDENTITY_SOURCES = ("cn", "email", "dns", "uri")
+_ACCOUNT = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+_ABSOLUTE_FILE = "the absolute path of a file, in quotes"
+
+File = Annotated[str, AfterValidator(_check_file), Field(description=_ABSOLUTE_FILE)]
+
+
 class Listen(tables.Table):
-    """Where clients are listened to, and how they are answered."""
+    """Where clients are listened to, how they show who they are, and how they are answered."""
 
     address: Annotated[
         str,
@@ -65,6 +101,47 @@ class Listen(tables.Table):
     contract: Annotated[
         Literal["interface", "drunc"], Field(description='"interface" or "drunc"')
     ] = "interface"
+    mode: Annotated[
+        str,
+        AfterValidator(_check_mode),
+        Field(description='the mode of the socket, as in chmod: three octal digits, like "0660"'),
+    ] = "0600"
+    group: Annotated[
+        str, Field(pattern=f"{_ACCOUNT}|^$", description="the name of a group, in quotes")
+    ] = ""
+    authentication: Annotated[
+        Literal["none", "token", "mtls"], Field(description='"none", "token" or "mtls"')
+    ] = "none"
+    certificate: File = ""
+    key: File = ""
+    client_ca: File = ""
+    identity: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_identity)], ...],
+        Field(
+            min_length=1,
+            strict=False,
+            description='a list of texts like "cn:(.*)": cn, email, dns or uri, a colon, and a'
+            " regular expression whose only group is the user's name",
+        ),
+    ] = ("cn:(.*)",)
+    administrators: Annotated[bool, Field(description="true or false")] = False
+    insecure: Annotated[bool, Field(description="true or false")] = False
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a Unix socket."""
+        return self.address.startswith("unix:")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this node can reach it."""
+        if self.is_unix:
+            return True
+        host = self.address.rpartition(":")[0].strip("[]")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 class ProcessTable(tables.Table):
@@ -73,11 +150,77 @@ class ProcessTable(tables.Table):
     user: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            pattern=_ACCOUNT,
             max_length=255,
             description="the name of an account, in quotes",
         ),
     ] = "drunc"
+    privileged: Annotated[
+        tuple[str, ...],
+        Field(strict=False, description='a list of accounts, such as ["root"]'),
+    ] = ()
+
+
+class AllowTable(tables.Table):
+    """Who may do what, with which processes."""
+
+    who: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+$")], ...],
+        Field(
+            min_length=1,
+            strict=False,
+            description='a list of users, "@" and a group, "*" for all, or "anonymous" for those'
+            " on a listener without authentication",
+        ),
+    ]
+    actions: Annotated[
+        tuple[Literal["READ", "CREATE", "UPDATE", "DELETE"], ...],
+        Field(
+            min_length=1,
+            strict=False,
+            description='a list of "READ", "CREATE", "UPDATE" and "DELETE"',
+        ),
+    ]
+    processes: Annotated[Literal["own", "all"], Field(description='"own" or "all"')] = "own"
+
+
+class PermissionTable(tables.Table):
+    """Who may do what."""
+
+    administrators: Annotated[
+        tuple[str, ...],
+        Field(strict=False, description='a list of users, and of "@" and a group'),
+    ] = ()
+    groups: Annotated[
+        dict[str, Annotated[tuple[str, ...], Field(strict=False)]],
+        Field(description="a table of names, each with a list of users"),
+    ] = {}  # noqa: RUF012 - pydantic copies it
+    allow: Annotated[
+        tuple[AllowTable, ...],
+        Field(strict=False, description="tables headed [[permission.allow]]"),
+    ] = (
+        AllowTable(who=("*",), actions=("READ",), processes="all"),
+        AllowTable(who=("*",), actions=("CREATE", "UPDATE", "DELETE"), processes="own"),
+    )
+
+    @property
+    def rules(self) -> list[Rule]:
+        """All of it as rules."""
+        return [
+            Rule(self.administrators, ALL_ACTIONS, everyones=True),
+            *(
+                Rule(allow.who, frozenset(map(Action, allow.actions)), allow.processes == "all")
+                for allow in self.allow
+            ),
+        ]
+
+
+class TokensTable(tables.Table):
+    """Where the tokens of users are known."""
+
+    file: Annotated[str, AfterValidator(_check_file), Field(description=_ABSOLUTE_FILE)] = str(
+        TOKENS_PATH
+    )
 
 
 class KillTable(tables.Table):
@@ -158,7 +301,7 @@ class LogTable(tables.Table):
 
 
 _DEFAULT_LISTEN = (
-    Listen(address="unix:/run/druncd/druncd.sock"),
+    Listen(address="unix:/run/druncd/druncd.sock", administrators=True),
     Listen(address="127.0.0.1:10054"),
     Listen(address="127.0.0.1:10055", contract="drunc"),
 )
@@ -179,6 +322,10 @@ class Config(tables.Table):
         tuple[Listen, ...],
         Field(min_length=1, strict=False, description="one or more tables headed [[listen]]"),
     ] = _DEFAULT_LISTEN
+    tokens: Annotated[TokensTable, Field(description="a table headed [tokens]")] = TokensTable()
+    permission: Annotated[PermissionTable, Field(description="a table headed [permission]")] = (
+        PermissionTable()
+    )
     process: Annotated[ProcessTable, Field(description="a table headed [process]")] = ProcessTable()
     kill: Annotated[KillTable, Field(description="a table headed [kill]")] = KillTable()
     limits: Annotated[LimitsTable, Field(description="a table headed [limits]")] = LimitsTable()
@@ -227,9 +374,75 @@ def parse(text: str) -> Config:
         raise ConfigError(f"not valid TOML: {error}") from error
     except ValidationError as error:
         mistakes += [mistake.text for mistake in tables.mistakes(Config, error)]
+    else:
+        for index, listen in enumerate(config.listen):
+            mistakes += [f"listen[{index}]: {text}" for text in _contradictions(listen)]
+        mistakes += _root(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
+
+
+def _contradictions(listen: Listen) -> Iterator[str]:
+    """What is wrong with a listener though each of its settings is possible."""
+    given = listen.model_fields_set
+    if listen.administrators and not (listen.is_unix and listen.authentication == "none"):
+        yield _ADMINISTRATORS
+    if listen.authentication != "mtls":
+        for name in given & {"client_ca", "identity"}:
+            yield f'{name} is for authentication = "mtls"'
+    yield from _socket_contradictions(listen) if listen.is_unix else _port_contradictions(listen)
+
+
+def _socket_contradictions(listen: Listen) -> Iterator[str]:
+    for name in listen.model_fields_set & {"certificate", "key"}:
+        yield f"{name} is for host:port: a Unix socket needs no TLS"
+    if listen.authentication == "mtls":
+        yield 'authentication = "mtls" is for host:port: a Unix socket has no certificates'
+    if listen.administrators and int(listen.mode, 8) & 0o007:
+        yield (
+            f"administrators = true with mode = {listen.mode!r} makes administrators of all"
+            ' accounts of the node: give a mode that ends with 0, such as "0660"'
+        )
+
+
+def _port_contradictions(listen: Listen) -> Iterator[str]:
+    address = listen.address
+    for name in listen.model_fields_set & {"mode", "group"}:
+        yield f"{name} is for a Unix socket, and {address!r} is none"
+    if bool(listen.certificate) != bool(listen.key):
+        yield "certificate and key are needed together"
+    if listen.authentication == "mtls":
+        for name in ("certificate", "client_ca"):
+            if not getattr(listen, name):
+                yield f'{name} is missing: authentication = "mtls" needs it'
+    if listen.is_local or listen.insecure:
+        return
+    if listen.authentication == "none":
+        yield (
+            f"{address!r} can be reached over the network, and everyone there could run"
+            ' programs on this node: set authentication to "token" or "mtls", with a'
+            " certificate and a key; or say insecure = true"
+        )
+    elif not listen.certificate:
+        yield (
+            f"{address!r} can be reached over the network, and tokens could be read on it:"
+            " give a certificate and a key; or say insecure = true"
+        )
+
+
+_ADMINISTRATORS = (
+    'administrators is for a Unix socket with authentication = "none", whose mode and group say'
+    " who reaches it: elsewhere see [permission] administrators"
+)
+
+
+def _root(config: Config) -> Iterator[str]:
+    if config.process.user == "root" and "root" not in config.process.privileged:
+        yield (
+            "process.user = 'root': every process would run as root: name another account,"
+            ' or allow it with privileged = ["root"]'
+        )
 
 
 def _addresses_given_twice(found: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@
     ├── StillAlive        a process did not die, SIGKILL included
     ├── LimitReached      the configuration allows no more
     ├── NotAuthorised     the caller may not do that
+    │   └── NotAuthenticated      nor has it shown who it is
     ├── Unavailable       systemd can't be reached, or did not answer in time
     └── SystemdError      systemd refused what druncd asked for
 
@@ -55,7 +56,11 @@ class LimitReached(DruncdError):
 
 
 class NotAuthorised(DruncdError):
-    """The caller may not do that, or did not show who it is."""
+    """The caller may not do that; the text says what, and which rule would allow it."""
+
+
+class NotAuthenticated(NotAuthorised):
+    """The caller did not show who it is; the text says what would."""
 
 
 class Unavailable(DruncdError):

@@ -5,22 +5,32 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from druncd import host
+from druncd import account, host
 from druncd.errors import (
     Ambiguous,
     BadRequest,
     DruncdError,
     LimitReached,
+    NotAuthorised,
     NotFound,
     StillAlive,
     Unavailable,
     listed,
 )
-from druncd.process import Description, Inspected, LogLine, Process, Status
+from druncd.permission import Action, Rights
+from druncd.process import Description, Inspected, LogLine, Outcome, Process, Status
 from druncd.query import Query, select
 from druncd.systemd import units
 from druncd.systemd.node import Following, Node
@@ -29,6 +39,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_HOW_FAR = 100
 FOLLOW_RETRY_SECONDS = 0.5
+LOGGED_VALUES = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,18 @@ class Limits:
     processes_per_session: int
 
 
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Which accounts processes run under.
+
+    ``default`` is that of processes whose callers have shown no identity, ``privileged``
+    are those of user id 0 that may be used at all.
+    """
+
+    default: str
+    privileged: Collection[str] = ()
+
+
 class Manager:
     """Manages the processes of one node.
 
@@ -47,9 +70,10 @@ class Manager:
     at the moment, which limits have to count and a kill has to wait for.
     """
 
-    def __init__(self, node: Node, limits: Limits) -> None:
+    def __init__(self, node: Node, limits: Limits, accounts: Accounts) -> None:
         self._node = node
         self._limits = limits
+        self._accounts = accounts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._booting: dict[str, Process] = {}
         self._restarting: dict[str, Process] = {}
@@ -75,46 +99,70 @@ class Manager:
         """Wait until systemd can't be reached."""
         await self._node.wait_down()
 
-    async def boot(self, description: Description) -> Process:
-        """Start a process; it gets a new uuid, and this node as its host.
+    async def boot(self, description: Description, rights: Rights) -> Process:
+        """Start a process; it gets a new uuid, this node as its host, and an account.
+
+        A caller who has shown who it is boots a process of its own, or of the user that
+        the description names, under that user's account.
 
         Raises:
             BadRequest: the description can't be carried out anywhere.
+            NotAuthorised: the caller may not boot, or not for that user.
             NotHere: its restriction names other hosts only.
             LimitReached: as many processes run already as the configuration allows.
             CouldNotStart: its program did not start; nothing is left of it.
         """
+        owner = rights.caller.user
+        if owner is not None:
+            owner = description.user or owner
+            description = dataclasses.replace(description, user=owner, owner=owner)
+        rights.check_boot(owner)
         units.check(description)
         await host.admit(description, self._node.hostname)
+        runs_as = await self._account(self._accounts.default if owner is None else owner)
         description = dataclasses.replace(
             description,
             uuid=units.new_uuid(),
             hostname=self._node.hostname,
             booted=time.monotonic_ns() // 1000,
+            account=runs_as.name,
         )
         program = await host.find_program(description)
         starting = Process(description, Status(running=True))
         async with self._lock(starting.uuid):
             with self._counted(starting, self._booting):
-                process = await self._node.start(description, program)
-        log.info("booted %s", description, extra=units.log_fields(description))
-        return process
+                return await self._node.start(description, program)
 
-    async def ps(self, query: Query) -> list[Process]:
-        """The processes that match, as they are now."""
-        return await select(query, await self._node.processes())
+    async def _account(self, name: str) -> account.Account:
+        """The account that a process is to run under.
 
-    async def inspect(self, query: Query, *, usage: bool) -> list[Inspected]:
+        Raises:
+            CouldNotStart: there is no such account.
+            NotAuthorised: it is root, by whatever name, and the configuration does not name it.
+        """
+        found = await account.find(name)
+        if found.uid == 0 and name not in self._accounts.privileged:
+            raise NotAuthorised(
+                f"the account {name!r} has user id 0, as root has: processes run under it only"
+                " if [process] privileged in druncd's configuration names it"
+            )
+        return found
+
+    async def ps(self, query: Query, rights: Rights) -> list[Process]:
+        """The processes that match, as they are now; those that the caller may see."""
+        return await select(query, _seen(await self._node.processes(), rights))
+
+    async def inspect(self, query: Query, rights: Rights, *, usage: bool) -> list[Inspected]:
         """All that is known of the processes that match, and, if asked for, what they use."""
         lives = await self._node.lives()
-        found = await select(query, [process for process, _ in lives])
+        found = await select(query, _seen((process for process, _ in lives), rights))
         used = await self._node.usage(found) if usage else {}
         by_uuid = {process.uuid: life for process, life in lives}
         return [
             Inspected(process, by_uuid[process.uuid], used.get(process.uuid)) for process in found
         ]
 
-    async def kill(self, query: Query, *, or_none: bool = False) -> list[Process]:
+    async def kill(self, query: Query, rights: Rights, *, or_none: bool = False) -> Outcome:
         """End all matching processes at once, and return them when all are dead.
 
         They stay visible as dead. One that was dead before is returned too, and
@@ -123,46 +171,60 @@ class Manager:
 
         Raises:
             NotFound: none matches, and ``or_none`` does not allow that.
+            NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        found = await select(query, await self._all())
-        if not found and not or_none:
+        matching = await select(query, _seen(await self._all(), rights))
+        if not matching and not or_none:
             raise NotFound(f"no process matches {query}")
+        found, left_out = _permitted(matching, rights, Action.DELETE)
         killed = await self._kill(found)
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
-        return killed
+        return Outcome(killed, left_out)
 
-    async def terminate(self, query: Query) -> list[Process]:
-        """End all matching processes, or every one if the query is empty.
+    async def terminate(self, query: Query, rights: Rights) -> Outcome:
+        """End all matching processes, or all that the caller may kill if the query is empty.
 
         Raises:
+            NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        found = await self._all()
-        return await self._kill(found if query.empty else await select(query, found))
+        seen = _seen(await self._all(), rights)
+        if query.empty:
+            mine = [process for process in seen if rights.may(Action.DELETE, process)]
+            return Outcome(await self._kill(mine))
+        found, left_out = _permitted(await select(query, seen), rights, Action.DELETE)
+        return Outcome(await self._kill(found), left_out)
 
-    async def restart(self, query: Query) -> Process:
+    async def restart(self, query: Query, rights: Rights) -> Outcome:
         """Run the one matching process's command anew, under the same uuid.
 
         Raises:
             NotFound, Ambiguous: not exactly one matches.
+            NotAuthorised: the caller may not restart it.
             LimitReached: it is dead, and as many others run as the configuration allows.
             CouldNotStart: the program did not start again; the process stays, dead.
             StillAlive: something of what ran before outlived SIGKILL.
         """
-        found = await self._one(query)
+        matching, left_out = _permitted(await self.ps(query, rights), rights, Action.UPDATE)
+        found = _only(matching, query)
         async with self._lock(found.uuid):
             found = self._node.process(found.uuid)
             with self._counted(found, self._restarting):
-                process = await self._node.restart(found.uuid)
-        log.info("restarted %s", process.description, extra=units.log_fields(process.description))
-        return process
+                return Outcome([await self._node.restart(found.uuid)], left_out)
 
-    async def flush(self, query: Query) -> list[Process]:
-        """Forget the dead among the matching processes, and return them as they were."""
-        dead = [process for process in await self.ps(query) if not process.status.running]
-        return await self._each(self._flush, dead)
+    async def flush(self, query: Query, rights: Rights) -> Outcome:
+        """Forget the dead among the matching processes, and return them as they were.
+
+        Raises:
+            NotAuthorised: of the dead that match, the caller may flush none.
+            StillAlive: something that one left behind outlived SIGKILL.
+        """
+        matching = await self.ps(query, rights)
+        dead = [process for process in matching if not process.status.running]
+        found, left_out = _permitted(dead, rights, Action.DELETE)
+        return Outcome(await self._each(self._flush, found), left_out)
 
     async def expire(self, processes: Sequence[Process], reason: str) -> None:
         """Forget those of some processes that are dead still.
@@ -176,11 +238,15 @@ class Manager:
         """
 
         async def expire(process: Process) -> Process | None:
-            return await self._flush(process, f": {reason}")
+            flushed = await self._flush(process)
+            if flushed is not None:
+                known = flushed.description
+                log.info("flushed %s: %s", known, reason, extra=log_fields([flushed]))
+            return flushed
 
         await self._each(expire, processes)
 
-    async def _flush(self, process: Process, because: str = "") -> Process | None:
+    async def _flush(self, process: Process) -> Process | None:
         async with self._lock(process.uuid):
             # It may have been restarted or flushed while we waited for our turn.
             process = self._node.process(process.uuid)
@@ -189,15 +255,16 @@ class Manager:
             # Or by an administrator, just now.
             if not await self._node.remove(process.uuid):
                 return None
-        known = process.description
-        log.info("flushed %s%s", known, because, extra=units.log_fields(known))
         return process
 
-    async def logs(self, query: Query, how_far: int) -> AsyncGenerator[tuple[str, list[str]], None]:
+    async def logs(
+        self, query: Query, rights: Rights, how_far: int
+    ) -> AsyncGenerator[tuple[str, list[str]], None]:
         """The last lines that the one matching process printed, oldest first.
 
         Args:
             query: what has to match one process.
+            rights: what the caller may see.
             how_far: the number of lines; 0 stands for `DEFAULT_HOW_FAR`.
 
         Yields:
@@ -211,7 +278,7 @@ class Manager:
             raise BadRequest(
                 f"how_far is {how_far}: give the number of lines, or 0 for {DEFAULT_HOW_FAR}"
             )
-        found = await self._one(query)
+        found = _only(await self.ps(query, rights), query)
         async with contextlib.aclosing(
             self._node.logs(found.uuid, how_far or DEFAULT_HOW_FAR)
         ) as pieces:
@@ -219,12 +286,13 @@ class Manager:
                 yield found.uuid, lines
 
     async def tail(
-        self, query: Query, count: int, *, follow: bool, pattern: str
+        self, query: Query, rights: Rights, count: int, *, follow: bool, pattern: str
     ) -> AsyncGenerator[list[LogLine], None]:
         """The last lines that the matching processes printed, merged in the order of time.
 
         Args:
             query: what has to match at least one process.
+            rights: what the caller may see.
             count: the number of lines.
             follow: whether to go on with what they print from now on, and with processes
                 that match and are booted from now on, until none is left.
@@ -239,7 +307,7 @@ class Manager:
             Ambiguous: several uuids begin so.
             Unavailable: systemd can't be reached, or druncd stops.
         """
-        found = await self.ps(query)
+        found = await self.ps(query, rights)
         if not found:
             raise NotFound(f"no process matches {query}")
         # None for those that don't match.
@@ -254,7 +322,7 @@ class Manager:
             async for piece in pieces:
                 unknown = {uuid for uuid, _, _ in piece} - names.keys()
                 if follow and (unknown or not piece):
-                    left = await self._look_again(query, names, unknown)
+                    left = await self._look_again(query, rights, names, unknown)
                     if not (left or piece):
                         return
                 if lines := [
@@ -265,7 +333,7 @@ class Manager:
                     yield lines
 
     async def _look_again(
-        self, query: Query, names: dict[str, str | None], unknown: set[str]
+        self, query: Query, rights: Rights, names: dict[str, str | None], unknown: set[str]
     ) -> bool:
         """Take into account what was booted since; whether any that match are left.
 
@@ -274,7 +342,7 @@ class Manager:
         while True:
             try:
                 # Also what is being booted, which may print before its boot is answered.
-                found = await select(query, await self._all())
+                found = await select(query, _seen(await self._all(), rights))
             except Unavailable:
                 if not unknown:
                     return True
@@ -288,25 +356,9 @@ class Manager:
     async def _kill(self, processes: Sequence[Process]) -> list[Process]:
         async def kill(process: Process) -> Process:
             async with self._lock(process.uuid):
-                killed = await self._node.stop(process.uuid)
-            if process.status.running:
-                log.info(
-                    "killed %s", process.description, extra=units.log_fields(process.description)
-                )
-            return killed
+                return await self._node.stop(process.uuid)
 
         return await self._each(kill, processes)
-
-    async def _one(self, query: Query) -> Process:
-        found = await self.ps(query)
-        if not found:
-            raise NotFound(f"no process matches {query}")
-        if len(found) > 1:
-            names = listed([str(process.description) for process in found])
-            raise Ambiguous(
-                f"{len(found)} processes match {query}, and this needs exactly one: {names}"
-            )
-        return found[0]
 
     async def _all(self) -> list[Process]:
         """All processes, with those being booted, which nobody is shown yet."""
@@ -378,6 +430,60 @@ class Manager:
 
     def _lock(self, uuid: str) -> asyncio.Lock:
         return self._locks.setdefault(uuid, asyncio.Lock())
+
+
+def log_fields(processes: Iterable[Process]) -> dict[str, list[str]]:
+    """Processes as fields of druncd's own log, with the values that their own lines have.
+
+    journald takes 1,024 fields in an entry; DRUNC_PROCESSES has the uuids of all.
+    """
+    found: dict[str, dict[str, None]] = {}
+    uuids = []
+    for process in processes:
+        uuids.append(process.uuid)
+        for name, value in units.log_fields(process.description).items():
+            found.setdefault(name, {})[value] = None
+    fields = {name: list(values)[:LOGGED_VALUES] for name, values in found.items()}
+    return fields | {"DRUNC_PROCESSES": [" ".join(uuids)]} if uuids else {}
+
+
+def _seen(processes: Iterable[Process], rights: Rights) -> list[Process]:
+    """Those that the caller may know of."""
+    return [process for process in processes if rights.may(Action.READ, process)]
+
+
+def _permitted(
+    processes: Sequence[Process], rights: Rights, action: Action
+) -> tuple[list[Process], str]:
+    """Those that the caller may do that with, and words on the others, if there are any.
+
+    Raises:
+        NotAuthorised: there are others only.
+    """
+    permitted = [process for process in processes if rights.may(action, process)]
+    others = [process for process in processes if not rights.may(action, process)]
+    if not others:
+        return permitted, ""
+    refusal = rights.refusal(action, others)
+    if not permitted:
+        raise NotAuthorised(refusal)
+    return permitted, f"{len(others)} left out: {refusal}"
+
+
+def _only(found: Sequence[Process], query: Query) -> Process:
+    """The one process that a query matched.
+
+    Raises:
+        NotFound, Ambiguous: it is not one.
+    """
+    if not found:
+        raise NotFound(f"no process matches {query}")
+    if len(found) > 1:
+        names = listed([str(process.description) for process in found])
+        raise Ambiguous(
+            f"{len(found)} processes match {query}, and this needs exactly one: {names}"
+        )
+    return found[0]
 
 
 def _completed(query: Query, found: Sequence[Process]) -> Query:

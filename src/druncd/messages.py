@@ -224,6 +224,8 @@ def inspected(known: Inspected) -> own.Inspected:
         ended=life.ended,
         invocation=life.invocation,
         usage=None if usage is None else own.Usage(**dataclasses.asdict(usage)),
+        account=known.process.description.account,
+        owner=known.process.description.owner,
     )
 
 
@@ -232,8 +234,11 @@ def read_inspected(message: own.Inspected) -> Inspected:
     usage = None
     if message.HasField("usage"):
         usage = Usage(**{field.name: value for field, value in message.usage.ListFields()})
+    found = process(message.instance)
+    owner = message.owner if message.HasField("owner") else None
+    known = dataclasses.replace(found.description, account=message.account, owner=owner)
     return Inspected(
-        process(message.instance),
+        Process(known, found.status),
         Life(
             unit=message.unit,
             active=message.active_state,

@@ -45,6 +45,9 @@ class Description:
     the wire tells apart from an empty text. ``directory`` is empty for the
     default one. ``booted`` is in microseconds of CLOCK_MONOTONIC, which puts boots in
     order also where the wall clock is set; no process outlives the clock.
+
+    ``owner`` is the authenticated user whose process it is, None where whoever booted it
+    showed no identity: ``user`` is a mere label then. ``account`` is what it runs under.
     """
 
     uuid: str = ""
@@ -59,6 +62,8 @@ class Description:
     logs_path: str = ""
     restriction: Restriction = Restriction()
     booted: int = 0
+    owner: str | None = None
+    account: str = ""
 
     def __str__(self) -> str:
         """The process as messages and logs name it."""
@@ -89,6 +94,17 @@ class Process:
     def uuid(self) -> str:
         """The uuid of the process and, in it, the name of its unit."""
         return self.description.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the processes that a command was for.
+
+    ``left_out`` tells of those that the caller may not touch, and is empty if there are none.
+    """
+
+    processes: list[Process]
+    left_out: str = ""
 
 
 class End(Enum):

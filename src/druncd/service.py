@@ -4,31 +4,43 @@ import argparse
 import asyncio
 import contextlib
 import importlib.metadata
-import ipaddress
 import logging
 import os
 import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from systemd import daemon
-from systemd.journal import JournalHandler
+from systemd.journal import JournalHandler, sendv
 
 from druncd import config, host
+from druncd.account import group_names
 from druncd.errors import DruncdError
-from druncd.manager import Limits, Manager
+from druncd.manager import Accounts, Limits, Manager
+from druncd.permission import Policy
 from druncd.retention import Retention, retain
 from druncd.rpc.bounds import Bounds
+from druncd.rpc.certificates import Certificates
 from druncd.rpc.contract import CONTRACTS
 from druncd.rpc.health import Health, watch
+from druncd.rpc.identity import (
+    Authentication,
+    ByCertificate,
+    ByToken,
+    Gate,
+    NoAuthentication,
+)
 from druncd.rpc.inspection import SERVICE as INSPECTION
+from druncd.rpc.listener import Listener
 from druncd.rpc.server import SERVICE, make_server
 from druncd.systemd.node import Node
 from druncd.systemd.units import Settings
+from druncd.tokens import Tokens
 
 log = logging.getLogger("druncd")
 
@@ -48,6 +60,12 @@ def main() -> int:
         print(error, file=sys.stderr)
         return EX_CONFIG
     if arguments.check:
+        try:
+            for listen in settings.listen:
+                _certificates(listen)
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return EX_CONFIG
         print(f"{arguments.config or config.DEFAULT_PATH}: correct")
         for warning in _warnings(settings):
             print(warning, file=sys.stderr)
@@ -94,25 +112,24 @@ def _warnings(settings: config.Config) -> Iterator[str]:
         if account.pw_uid == 0:
             yield f"process.user = {name!r}: all who reach a listener can run programs as root"
     for listen in settings.listen:
-        if not (listen.address.startswith("unix:") or _is_loopback(listen.address)):
+        if listen.is_local or not listen.insecure:
+            continue
+        if listen.authentication == "none":
             yield (
                 f"listen.address = {listen.address!r}: all who reach it over the network can"
                 f" run programs as {name!r}"
             )
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        elif not listen.certificate:
+            yield (
+                f"listen.address = {listen.address!r}: tokens can be read by all who can listen"
+                " to the network, and used by them"
+            )
 
 
 def _set_up_logging(level: str) -> None:
     handler: logging.Handler
     if _stderr_is_journal():
-        handler = _Journal(SYSLOG_IDENTIFIER="druncd")
+        handler = _Journal(sender_function=_Journal.send_lists, SYSLOG_IDENTIFIER="druncd")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
@@ -127,6 +144,16 @@ class _Journal(JournalHandler):  # type: ignore[misc]
         """Write one entry."""
         record.msg, record.args = record.getMessage(), None
         super().emit(record)
+
+    @staticmethod
+    def send_lists(message: str, /, **fields: Any) -> None:
+        """Send an entry in which a field that is a list is there once for each value."""
+        texts = [f"MESSAGE={message}"]
+        for name, value in fields.items():
+            if name.isupper():
+                values = value if isinstance(value, list) else [value]
+                texts += [f"{name}={each}" for each in values]
+        sendv(*(text.encode(errors="replace") for text in texts))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's
         """Pass over an entry while journald is away; a traceback would go to it, too."""
@@ -155,31 +182,49 @@ async def serve(settings: config.Config) -> None:
     node = Node(
         host.hostname(),
         Settings(
-            user=settings.process.user,
             kill_signal=settings.kill.number,
             kill_timeout=settings.kill.timeout,
         ),
     )
     limits = settings.limits
-    manager = Manager(node, Limits(limits.processes, limits.processes_per_session))
+    manager = Manager(
+        node,
+        Limits(limits.processes, limits.processes_per_session),
+        Accounts(settings.process.user, settings.process.privileged),
+    )
     bounds = Bounds(limits.calls, limits.request_bytes)
+    tokens = Tokens(Path(settings.tokens.file))
+    policy = Policy(settings.permission.rules, settings.permission.groups, group_names)
+    certificates = [_certificates(listen) for listen in settings.listen]
     await node.open()
     healthy = Health(SERVICE, INSPECTION)
     try:
         servers = [
             make_server(
-                listen.address,
+                Listener(listen.address, int(listen.mode, 8), listen.group, files),
                 CONTRACTS[listen.contract],
                 manager,
                 settings.name,
                 bounds,
+                gate=Gate(
+                    listen.address,
+                    _authentication(listen, tokens),
+                    policy,
+                    administrators=listen.administrators,
+                ),
                 health=healthy,
             )
-            for listen in settings.listen
+            for listen, files in zip(settings.listen, certificates, strict=True)
         ]
         for server, listen in zip(servers, settings.listen, strict=True):
             await server.start()
-            log.info("listening on %s, contract %s", listen.address, listen.contract)
+            log.info(
+                "listening on %s, contract %s, authentication %s",
+                listen.address,
+                listen.contract,
+                listen.authentication,
+            )
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificates)
         keep = Retention(settings.retention.dead, settings.retention.age)
         tasks = (
             asyncio.create_task(_feed_watchdog()),
@@ -198,6 +243,31 @@ async def serve(settings: config.Config) -> None:
             task.cancel()
     finally:
         await node.close()
+
+
+def _certificates(listen: config.Listen) -> Certificates | None:
+    if not listen.certificate:
+        return None
+    ca = Path(listen.client_ca) if listen.client_ca else None
+    return Certificates(Path(listen.certificate), Path(listen.key), ca)
+
+
+def _authentication(listen: config.Listen, tokens: Tokens) -> Authentication:
+    match listen.authentication:
+        case "token":
+            return ByToken(tokens)
+        case "mtls":
+            return ByCertificate(listen.identity)
+        case _:
+            return NoAuthentication()
+
+
+def _reload(certificates: Sequence[Certificates | None]) -> None:
+    """Read certificates again; tokens are at the next call, if their file has changed."""
+    for each in certificates:
+        if each is not None:
+            each.reload()
+    log.info("read certificates again, as far as they have changed")
 
 
 async def _stop(servers: list[grpc.aio.Server], bounds: Bounds, timeout: float) -> None:

@@ -12,6 +12,10 @@ from druncd import errors
 from druncd.errors import DruncdError
 
 PROBLEM = "druncd-problem"
+# Of texts in UTF-8, as the end of the name says.
+LEFT_OUT = "druncd-left-out-bin"
+# Metadata of more than 8 KiB are refused by gRPC.
+LEFT_OUT_BYTES = 2_000
 
 _CODES: tuple[tuple[type[DruncdError], grpc.StatusCode], ...] = (
     (errors.BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
@@ -21,8 +25,9 @@ _CODES: tuple[tuple[type[DruncdError], grpc.StatusCode], ...] = (
     (errors.CouldNotStart, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.StillAlive, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    # Before the class that it is a kind of.
+    (errors.NotAuthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (errors.NotAuthorised, grpc.StatusCode.PERMISSION_DENIED),
-    (errors.NotAuthorised, grpc.StatusCode.UNAUTHENTICATED),
     (errors.Unavailable, grpc.StatusCode.UNAVAILABLE),
     (errors.SystemdError, grpc.StatusCode.INTERNAL),
 )
@@ -38,6 +43,17 @@ def of(error: Exception) -> grpc.StatusCode:
 def metadata(error: DruncdError) -> tuple[tuple[str, str]]:
     """The trailing metadata that name an error's class."""
     return ((PROBLEM, type(error).__name__),)
+
+
+def left_out(text: str) -> tuple[tuple[str, bytes]]:
+    """The trailing metadata that tell of processes that a call did not touch, and why."""
+    return ((LEFT_OUT, text.encode(errors="replace")[:LEFT_OUT_BYTES]),)
+
+
+def read_left_out(metadata: Iterable[Any] | None) -> str:
+    """What trailing metadata tell of processes that a call did not touch."""
+    found = next((value for key, value in metadata or () if key == LEFT_OUT), b"")
+    return found.decode(errors="ignore") if isinstance(found, bytes) else ""
 
 
 def named(metadata: Iterable[Any] | None) -> type[DruncdError] | None:

@@ -123,11 +123,12 @@ def _explain(table: type[Table], error: ErrorDetails, longest: int) -> Mistake:
     for part in path:
         if get_origin(kind) is dict:
             kind = None
+        elif kind is None:
+            if part == "[key]":
+                # What pydantic appends where it is the key that is wrong.
+                path = path[:-1]
         elif isinstance(part, int):
             kind = get_args(kind)[0]
-        elif kind is None:
-            # What pydantic appends where it is the key that is wrong.
-            path = path[:-1]
         else:
             settings = sorted(kind.model_fields)
             if part in kind.model_fields:

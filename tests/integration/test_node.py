@@ -22,7 +22,7 @@ from druncd.systemd import units
 from druncd.systemd.node import Node
 
 DROP_INS = Path("/run/systemd/system/drunc-.service.d")
-SETTINGS = units.Settings(user="drunc", kill_signal=3, kill_timeout=10.0)
+SETTINGS = units.Settings(kill_signal=3, kill_timeout=10.0)
 
 
 class Paused(Node):
@@ -55,6 +55,7 @@ def described(*words: str, session: str = "") -> Description:
         environment={},
         directory="",
         logs_path="",
+        account="drunc",
     )
 
 

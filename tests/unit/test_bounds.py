@@ -35,3 +35,23 @@ def test_logs_may_be_half_of_the_calls() -> None:
             pass
         with bounds.admit(0):
             pass
+
+
+def test_a_listener_does_not_take_what_another_has() -> None:
+    bounds = Bounds(calls=1, request_bytes=10)
+    with bounds.admit(1, "a"), bounds.admit(1, "b"):
+        with pytest.raises(LimitReached), bounds.admit(1, "a"):
+            pass
+        assert not bounds.idle
+    assert bounds.idle
+
+
+def test_one_user_has_half_of_the_calls() -> None:
+    bounds = Bounds(calls=4, request_bytes=10)
+    with bounds.share("ada"), bounds.share("ada"), bounds.share("ben"), bounds.share(None):
+        with pytest.raises(LimitReached, match="'ada'"), bounds.share("ada"):
+            pass
+        with bounds.share(None):
+            pass
+    with bounds.share("ada"):
+        pass

@@ -17,6 +17,11 @@ def test_nothing_configured_gives_the_defaults() -> None:
         ("127.0.0.1:10054", "interface"),
         ("127.0.0.1:10055", "drunc"),
     ]
+    assert [(listen.authentication, listen.administrators) for listen in found.listen] == [
+        ("none", True),
+        ("none", False),
+        ("none", False),
+    ]
     assert (found.kill.signal, found.kill.number, found.kill.timeout) == ("SIGQUIT", 3, 5)
     assert found.process.user == "drunc"
 
@@ -72,6 +77,50 @@ def _is_setting(line: str) -> bool:
             ["is there twice"],
         ),
         ("[[listen]]\naddres = 'h:1'", ["listen[0].addres", "did you mean 'address'"]),
+        ("[[listen]]\naddress = '0.0.0.0:1'", ["over the network", "insecure = true"]),
+        ("[[listen]]\naddress = '[::]:1'", ["over the network", "insecure = true"]),
+        ("[[listen]]\naddress = 'np04-srv-001:1'", ["over the network"]),
+        (
+            "[[listen]]\naddress = '0.0.0.0:1'\nauthentication = 'token'",
+            ["tokens could be read", "certificate and a key"],
+        ),
+        (
+            "[[listen]]\naddress = '0.0.0.0:1'\ncertificate = '/c'\nkey = '/k'",
+            ["everyone there could run", '"token" or "mtls"'],
+        ),
+        ("[[listen]]\naddress = 'localhost:1'\ncertificate = '/c'", ["needed together"]),
+        ("[[listen]]\naddress = 'localhost:1'\nkey = 'k'", ["listen[0].key = 'k'", "absolute"]),
+        (
+            "[[listen]]\naddress = 'h:1'\nauthentication = 'mtls'",
+            ["certificate is missing", "client_ca is missing"],
+        ),
+        ("[[listen]]\naddress = 'localhost:1'\nclient_ca = '/c'", ['"mtls"']),
+        ("[[listen]]\naddress = 'localhost:1'\nauthentication = 'tls'", ['"none", "token" or']),
+        ("[[listen]]\naddress = 'localhost:1'\nmode = '0666'", ["mode is for a Unix socket"]),
+        ("[[listen]]\naddress = 'localhost:1'\nadministrators = true", ["is for a Unix socket"]),
+        ("[[listen]]\naddress = 'unix:/x'\nmode = '0888'", ["mode = '0888'", "octal"]),
+        ("[[listen]]\naddress = 'unix:/x'\nmode = 0o600", ["mode = 384", "octal"]),
+        ("[[listen]]\naddress = 'unix:/x'\ncertificate = '/c'\nkey = '/k'", ["needs no TLS"]),
+        ("[[listen]]\naddress = 'unix:/x'\nauthentication = 'mtls'", ["has no certificates"]),
+        (
+            "[[listen]]\naddress = 'unix:/x'\nadministrators = true\nmode = '0666'",
+            ["administrators of all accounts", "ends with 0"],
+        ),
+        ("[[listen]]\naddress = 'h:1'\nidentity = ['cn']", ["identity[0] = 'cn'", "colon"]),
+        ("[[listen]]\naddress = 'h:1'\nidentity = ['cn:('] ", ["regular expression", "unterm"]),
+        ("[[listen]]\naddress = 'h:1'\nidentity = ['cn:.*']", ["with one group"]),
+        ("[[listen]]\naddress = 'h:1'\nidentity = []", ["identity = []"]),
+        ("[process]\nuser = 'root'", ["as root", 'privileged = ["root"]']),
+        ("[tokens]\nfile = 'x'", ["tokens.file = 'x'", "absolute"]),
+        ("[permission]\nadministrators = 'ada'", ["administrators = 'ada'", "a list"]),
+        ("[permission.groups]\nx = 'ada'", ["permission.groups.x = 'ada'"]),
+        ("[permission.groups]\nx = ['ada', 3]", ["permission.groups.x[1] = 3"]),
+        ("[[permission.allow]]\nwho = ['*']\nactions = ['RED']", ["actions[0] = 'RED'", '"READ"']),
+        ("[[permission.allow]]\nactions = ['READ']", ["allow[0].who: is missing"]),
+        (
+            "[[permission.allow]]\nwho = ['*']\nactions = ['READ']\nprocesses = 'any'",
+            ['"own" or "all"'],
+        ),
         ("[log]\nlevel = 'loud'", ["log.level = 'loud'", '"debug", "info"']),
         ('"a\\nb" = 1', [r"'a\nb': no such setting"]),
     ],
@@ -114,3 +163,19 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load(file)
     assert [line.startswith(f"{file}: ") for line in str(caught.value).splitlines()] == [True] * 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "address = '0.0.0.0:1'\ninsecure = true",
+        "address = '0.0.0.0:1'\nauthentication = 'token'\ninsecure = true",
+        "address = '0.0.0.0:1'\nauthentication = 'token'\ncertificate = '/c'\nkey = '/k'",
+        "address = '[::1]:1'\nauthentication = 'token'",
+        "address = 'unix:/x'\nmode = '660'\ngroup = 'daq'\nauthentication = 'token'",
+        "address = 'h:1'\nauthentication = 'mtls'\ncertificate = '/c'\nkey = '/k'\n"
+        "client_ca = '/a'",
+    ],
+)
+def test_a_listener_that_is_safe_or_said_to_be_insecure_is_taken(lines: str) -> None:
+    assert len(config.parse(f"[[listen]]\n{lines}").listen) == 1

@@ -22,6 +22,7 @@ ANSWERS: dict[Exception, tuple[grpc.StatusCode, str]] = {
     errors.StillAlive("yes"): (CODE.FAILED_PRECONDITION, "DRUNC_EXCEPTION_THROWN"),
     errors.LimitReached("many"): (CODE.RESOURCE_EXHAUSTED, "DRUNC_EXCEPTION_THROWN"),
     errors.NotAuthorised("you"): (CODE.PERMISSION_DENIED, "NOT_EXECUTED_NOT_AUTHORISED"),
+    errors.NotAuthenticated("who"): (CODE.UNAUTHENTICATED, "NOT_EXECUTED_NOT_AUTHORISED"),
     errors.Unavailable("away"): (CODE.UNAVAILABLE, "DRUNC_EXCEPTION_THROWN"),
     errors.SystemdError("a.b.C", "no"): (CODE.INTERNAL, "DRUNC_EXCEPTION_THROWN"),
     RuntimeError("oh"): (CODE.INTERNAL, "UNHANDLED_EXCEPTION_THROWN"),

@@ -15,7 +15,7 @@ from druncd.process import Description, Restriction, Status, Step
 from druncd.systemd import units
 
 UUID = "0a1b2c3d-0000-4000-8000-0123456789ab"
-SETTINGS = units.Settings(user="drunc", kill_signal=3, kill_timeout=5)
+SETTINGS = units.Settings(kill_signal=3, kill_timeout=5)
 LAUNCHER = Path(__file__).parents[2] / "units" / "launch"
 
 words = st.text(

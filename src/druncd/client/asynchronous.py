@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -102,8 +102,11 @@ class Client:
         address: ``unix:/path`` or ``host:port``; by default where `Settings` finds it.
         user: who asks; by default as `Settings` finds it.
         token: what shows that; by default as `Settings` finds it.
+        ca, certificate, key: files for TLS; by default as `Settings` finds them.
         timeout: seconds that a call may take, except those that read logs or wait for
             processes to end.
+        notice: told, in words, of processes that a call matched and left out, since the
+            caller may not touch them.
 
     Raises:
         SettingsError: the file of settings has a mistake.
@@ -129,9 +132,15 @@ class Client:
         *,
         user: str | None = None,
         token: str | None = None,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
         timeout: float = CALL_SECONDS,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
-        self.settings = Settings.find(address, user, token)
+        self.settings = Settings.find(address, user, token, ca=ca, certificate=certificate, key=key)
+        self._credentials = self.settings.credentials()
+        self._notice = notice
         self._token = Token(user_name=self.settings.user, token=self.settings.token)
         self._timeout = timeout
         self._channel: grpc.aio.Channel | None = None
@@ -171,10 +180,13 @@ class Client:
     async def boot(self, description: Description) -> Process:
         """Start a process; its uuid and host are filled in, and its user if it has none.
 
+        Where the caller has shown who it is, it runs under the account of its user.
+
         Raises:
             CouldNotStart: its program did not start; nothing is left of it.
             NotHere: it may run on other hosts only.
             LimitReached: as many run as druncd's configuration allows.
+            NotAuthorised: the caller may not boot, or not for that user.
         """
         if not description.user:
             description = dataclasses.replace(description, user=self.settings.user)
@@ -387,7 +399,11 @@ class Client:
             # The node's processes are no matter for a proxy.
             ("grpc.enable_http_proxy", 0),
         ]
-        self._channel = grpc.aio.insecure_channel(self.settings.address, options=options)
+        address = self.settings.address
+        if self._credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(address, self._credentials, options=options)
         self._stub = ProcessManagerStub(self._channel)  # type: ignore[no-untyped-call]
         self._inspection = InspectionStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -406,6 +422,8 @@ class Client:
             response: wire.Response = await call
             if response.flag != wire.EXECUTED_SUCCESSFULLY:
                 await self._fail(call, response)
+            if self._notice and (text := statuses.read_left_out(await call.trailing_metadata())):
+                self._notice(text)
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from None
         return response

@@ -2,7 +2,8 @@
 
 The file is ``druncd/client.toml`` in XDG_CONFIG_HOME, which is ~/.config by default. Each
 setting is taken from the first of: an argument, the environment (``DRUNCD_ADDRESS``,
-``DRUNCD_USER``, ``DRUNCD_TOKEN``), the file, the default.
+``DRUNCD_USER``, ``DRUNCD_TOKEN``, ``DRUNCD_CA``, ``DRUNCD_CERTIFICATE``, ``DRUNCD_KEY``),
+the file, the default.
 """
 
 import difflib
@@ -12,9 +13,11 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 SOCKET = "/run/druncd/druncd.sock"
 LOOPBACK = "127.0.0.1:10054"
-NAMES = ("address", "user", "token")
+NAMES = ("address", "user", "token", "ca", "certificate", "key")
 
 
 class SettingsError(Exception):
@@ -26,37 +29,82 @@ class Settings:
     """Where druncd is, and who asks.
 
     ``address`` is ``unix:/path`` or ``host:port``. ``user`` is who the client says it
-    is, and ``token`` what shows it.
+    is, and ``token`` what shows it; empty where a certificate does. ``ca`` is the file of
+    the authority that signed druncd's certificate, which makes the connection use TLS;
+    ``certificate`` and ``key`` are the files of the client's own. All are in PEM.
     """
 
     address: str
     user: str
     token: str
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
 
     @classmethod
     def find(
-        cls, address: str | None = None, user: str | None = None, token: str | None = None
+        cls,
+        address: str | None = None,
+        user: str | None = None,
+        token: str | None = None,
+        *,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
     ) -> "Settings":
         """Settings from the arguments given, and from elsewhere what is not given.
 
         Raises:
-            SettingsError: the file has a mistake, or can't be read.
+            SettingsError: the file has a mistake, or can't be read; or a setting is
+                missing that another one needs.
 
         Example:
             >>> from druncd.client import Settings
             >>> Settings.find("np04-srv-001:10054", user="ada", token="secret").address
             'np04-srv-001:10054'
         """
-        given = {"address": address, "user": user, "token": token}
+        given = {
+            "address": address,
+            "user": user,
+            "token": token,
+            "ca": ca,
+            "certificate": certificate,
+            "key": key,
+        }
         file = _read(_path())
 
-        def choose(name: str) -> str | None:
-            return given[name] or os.environ.get(f"DRUNCD_{name.upper()}") or file.get(name)
+        def choose(name: str) -> str:
+            return given[name] or os.environ.get(f"DRUNCD_{name.upper()}") or file.get(name, "")
 
-        name = choose("user") or _account()
-        return cls(
-            choose("address") or _default_address(), name, choose("token") or f"{name}-token"
+        found = {name: choose(name) for name in NAMES}
+        for one, needed in (("certificate", "key"), ("key", "certificate"), ("certificate", "ca")):
+            if found[one] and not found[needed]:
+                raise SettingsError(f"{one} is given, and {needed} is missing, which it needs")
+        if not found["user"] and not found["certificate"]:
+            found["user"] = _account()
+        if not found["token"] and found["user"]:
+            found["token"] = f"{found['user']}-token"
+        found["address"] = found["address"] or _default_address()
+        return cls(**found)
+
+    def credentials(self) -> "grpc.ChannelCredentials | None":
+        """What gRPC takes for TLS, None where it is not used.
+
+        Raises:
+            SettingsError: a file can't be read.
+        """
+        if not self.ca:
+            return None
+        return grpc.ssl_channel_credentials(
+            _file(self.ca), _file(self.key) or None, _file(self.certificate) or None
         )
+
+
+def _file(name: str) -> bytes:
+    try:
+        return Path(name).expanduser().read_bytes() if name else b""
+    except OSError as error:
+        raise SettingsError(f"{name}: {error.strerror}") from error
 
 
 def _path() -> Path:
@@ -79,6 +127,8 @@ def _default_address() -> str:
 def _read(path: Path) -> dict[str, str]:
     try:
         found = tomllib.loads(path.read_text())
+        if "token" in found and path.stat().st_mode & 0o077:
+            raise SettingsError(f"{path} has a token, and others may read it: chmod 600 it")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

@@ -1,7 +1,7 @@
 """The client for programs without asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,7 +19,7 @@ class SyncClient:
     `Client` there. It is for one thread.
 
     Args:
-        address, user, token, timeout: as for `Client`.
+        address, user, token, ca, certificate, key, timeout, notice: as for `Client`.
 
     Example:
         >>> import time
@@ -50,9 +50,22 @@ class SyncClient:
         *,
         user: str | None = None,
         token: str | None = None,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
         timeout: float = CALL_SECONDS,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
-        self._client = Client(address, user=user, token=token, timeout=timeout)
+        self._client = Client(
+            address,
+            user=user,
+            token=token,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            timeout=timeout,
+            notice=notice,
+        )
         self._runner = asyncio.Runner()
         self._open: set[AsyncIterator[Any]] = set()
 

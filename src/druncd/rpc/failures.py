@@ -1,13 +1,9 @@
-"""What a call that failed is answered with, and what is logged of it."""
-
-import logging
+"""What a call that failed is answered with."""
 
 import grpc.aio
 
 from druncd import statuses
-from druncd.errors import DruncdError, shown
-
-log = logging.getLogger(__name__)
+from druncd.errors import DruncdError
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -32,14 +28,3 @@ def text(error: Exception) -> str:
     if len(data) <= ERROR_BYTES:
         return found
     return data[:ERROR_BYTES].decode(errors="ignore") + "…"
-
-
-def tell(command: str, user: str, error: Exception, context: Context) -> None:
-    """Log an error, and name its kind in what is sent to the client last."""
-    asked = f" asked by {shown(user)}" if user else ""
-    fields = {"DRUNC_COMMAND": command, "DRUNC_USER": user}
-    if isinstance(error, DruncdError):
-        log.info("%s%s failed: %s", command, asked, error, extra=fields)
-        context.set_trailing_metadata(statuses.metadata(error))
-    else:
-        log.error("%s%s failed", command, asked, exc_info=error, extra=fields)

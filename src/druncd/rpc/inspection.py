@@ -13,7 +13,7 @@ import grpc
 from druncd import messages
 from druncd.manager import DEFAULT_HOW_FAR, Manager
 from druncd.rpc import failures
-from druncd.rpc.bounds import Bounds
+from druncd.rpc.call import Call, Reception
 from druncd.rpc.failures import Context
 from druncd_inspection.inspection_pb2 import (
     DESCRIPTOR,
@@ -33,10 +33,10 @@ R = TypeVar("R", AboutRequest, InspectRequest, LogsRequest)
 class Inspection:
     """Answers About, Inspect and Logs."""
 
-    def __init__(self, manager: Manager, name: str, bounds: Bounds) -> None:
+    def __init__(self, manager: Manager, name: str, reception: Reception) -> None:
         self._manager = manager
         self._name = name
-        self._bounds = bounds
+        self._reception = reception
         self._version = importlib.metadata.version("druncd")
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
@@ -50,16 +50,14 @@ class Inspection:
     @contextlib.asynccontextmanager
     async def _admitted(
         self, command: str, data: bytes, kind: type[R], context: Context, *, stream: bool = False
-    ) -> AsyncIterator[R]:
+    ) -> AsyncIterator[tuple[R, Call]]:
         """The request in a call's bytes; errors of the work with it are answered."""
-        user = ""
         try:
-            request = messages.parse(data, kind)
-            user = request.token.user_name
-            with self._bounds.admit(len(data), stream=stream):
-                yield request
+            with self._reception.call(command, context) as call:
+                request = messages.parse(data, kind)
+                async with self._reception.admitted(call, request.token, len(data), stream=stream):
+                    yield request, call
         except Exception as error:
-            failures.tell(command, user, error, context)
             refusal = failures.Refusal(error)
             await context.abort(refusal.code, refusal.text)
 
@@ -70,15 +68,20 @@ class Inspection:
             ).SerializeToString()
 
     async def _inspect(self, data: bytes, context: Context) -> bytes:
-        async with self._admitted("inspect", data, InspectRequest, context) as request:
+        async with self._admitted("inspect", data, InspectRequest, context) as (request, call):
             query = messages.read_selection(request.selection)
-            found = await self._manager.inspect(query, usage=request.usage)
+            call.target = str(query)
+            found = await self._manager.inspect(query, call.rights, usage=request.usage)
             return InspectReply(processes=map(messages.inspected, found)).SerializeToString()
 
     async def _logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
-        async with self._admitted("logs", data, LogsRequest, context, stream=True) as request:
+        async with self._admitted("logs", data, LogsRequest, context, stream=True) as admission:
+            request, call = admission
+            query = messages.read_selection(request.selection)
+            call.target = str(query)
             printed = self._manager.tail(
-                messages.read_selection(request.selection),
+                query,
+                call.rights,
                 request.lines if request.HasField("lines") else DEFAULT_HOW_FAR,
                 follow=request.follow,
                 pattern=request.pattern,

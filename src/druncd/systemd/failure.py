@@ -31,7 +31,7 @@ STEPS = {
 
 
 async def why_not_started(
-    bus: Bus, description: Description, state: Mapping[str, Any], result: str, account: str
+    bus: Bus, description: Description, state: Mapping[str, Any], result: str
 ) -> str | None:
     """Why a start job did not succeed; None if the program did run.
 
@@ -43,7 +43,6 @@ async def why_not_started(
         description: the process.
         state: its unit's ExecMainCode, ExecMainStatus and Result.
         result: the job's result.
-        account: what the process was to run under.
     """
     code, status = state["ExecMainCode"], state["ExecMainStatus"]
     name = units.unit_name(description.uuid)
@@ -63,7 +62,7 @@ async def why_not_started(
     reason = f"could not start {description}: " + step.format(
         directory=shown(description.directory or "/"),
         program=shown(description.steps[0].program),
-        user=account,
+        user=description.account,
     )
     if status == EXEC and not os.access(units.LAUNCHER, os.X_OK):
         reason += f": {units.LAUNCHER}, which is a part of druncd, is missing"

@@ -583,9 +583,7 @@ class Node:
         return await journal.job_result(name, int(job.rpartition("/")[2])) or guess
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
-        return await failure.why_not_started(
-            self._bus, unit.description, unit.state, result, self._settings.user
-        )
+        return await failure.why_not_started(self._bus, unit.description, unit.state, result)
 
     async def _forget(self, uuid: str) -> None:
         """Remove a unit whose start was given up, if it is there, when systemd can be reached.

@@ -81,7 +81,6 @@ class Settings:
     ``kill_timeout`` is in seconds and counts from the first signal to SIGKILL.
     """
 
-    user: str
     kill_signal: int
     kill_timeout: float
 
@@ -245,7 +244,7 @@ def properties(
         ("ExecStopPost", "a(sasb)", [["/bin/false", ["/bin/false"], False]]),
         ("KillSignal", "i", settings.kill_signal),
         ("TimeoutStopUSec", "t", round(settings.kill_timeout * 1e6)),
-        ("User", "s", settings.user),
+        ("User", "s", description.account),
         # Ignored for services by default, which breaks pipelines in scripts.
         ("IgnoreSIGPIPE", "b", False),
         ("LogExtraFields", "aay", list(_fields(description))),
@@ -304,6 +303,8 @@ def _fields(description: Description) -> Iterator[bytes]:
     yield field("BOOTED", str(description.booted))
     if description.user:
         yield field("USER", description.user)
+    if description.owner is not None:
+        yield field("OWNER", description.owner)
     if description.session is not None:
         yield field("SESSION", description.session)
     if description.tree_id is not None:
@@ -399,6 +400,8 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
             several("DRUNC_ALLOWED_HOSTS"), several("DRUNC_ALLOWED_HOST_TYPES")
         ),
         booted=int(booted) if booted.isdecimal() else 0,
+        owner=one("DRUNC_OWNER"),
+        account=service.get("User", ""),
     )
 
 

@@ -1,0 +1,142 @@
+"""The certificates of a listener: read, checked, and read again when the files change."""
+
+import contextlib
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+log = logging.getLogger(__name__)
+
+
+class CertificateError(OSError):
+    """The files can't be used; the text says why."""
+
+
+class Certificates:
+    """A listener's certificate with its key, and the authority of its clients' certificates.
+
+    What the files hold is checked before it is used. Where they can't be used when they
+    have changed, which they can't between the writing of one and of the other, those
+    that were read before stay in force.
+
+    Args:
+        certificate: the certificate, with those between it and the authority's, in PEM.
+        key: its private key, in PEM, not encrypted.
+        client_ca: certificates of authorities, in PEM, of which clients need one signed;
+            or None if clients need none.
+
+    Raises:
+        CertificateError: the files can't be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._client_ca = client_ca
+        # gRPC asks in threads of its own.
+        self._lock = threading.Lock()
+        self._seen = self._signature()
+        self._contents = self._read()
+        self._changed = False
+
+    @property
+    def credentials(self) -> grpc.ServerCredentials:
+        """What gRPC takes; it asks at each handshake."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            self._fetch,  # type: ignore[arg-type]  # None is documented, and what it takes
+            require_client_authentication=self._client_ca is not None,
+        )
+
+    def reload(self) -> None:
+        """Read the files again if they have changed; connections that are open go on."""
+        with self._lock:
+            seen = self._signature()
+            if seen == self._seen:
+                return
+            try:
+                self._contents = self._read()
+            except CertificateError as error:
+                log.error("the certificates that were read before stay in force: %s", error)
+            else:
+                self._changed = True
+                log.info("read %s again", self._certificate)
+            # Also where they can't be used, lest each handshake logs it.
+            self._seen = seen
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC is to use from now on, None where that stays."""
+        try:
+            self.reload()
+        except Exception:
+            log.exception("could not read %s again", self._certificate)
+        with self._lock:
+            changed, self._changed = self._changed, False
+            return self._configuration() if changed else None
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        """A new one each time: gRPC frees it, and crashes if it gets one twice (1.85)."""
+        certificate, key, *authorities = self._contents
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], authorities[0] if authorities else None
+        )
+
+    def _files(self) -> Iterator[Path]:
+        yield self._certificate
+        yield self._key
+        if self._client_ca is not None:
+            yield self._client_ca
+
+    def _signature(self) -> list[tuple[int, ...]]:
+        """What changes when a file does."""
+        found: list[tuple[int, ...]] = []
+        for file in self._files():
+            with contextlib.suppress(OSError):
+                now = os.stat(file)
+                found.append((now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_size))
+        return found
+
+    def _read(self) -> list[bytes]:
+        """The contents of the files.
+
+        Raises:
+            CertificateError: they can't be used.
+        """
+        try:
+            contents = [file.read_bytes() for file in self._files()]
+        except OSError as error:
+            raise CertificateError(f"{error.filename}: {error.strerror}") from error
+        self._check()
+        return contents
+
+    def _check(self) -> None:
+        """Make sure that the files are what they should be; gRPC would refuse every client."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise CertificateError(
+                f"{self._certificate} and {self._key} are no certificate and its key in PEM:"
+                f" {_reason(error)}"
+            ) from error
+        if self._client_ca is None:
+            return
+        try:
+            context.load_verify_locations(self._client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise CertificateError(
+                f"{self._client_ca} holds no certificate in PEM: {_reason(error)}"
+            ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and druncd has nobody to ask for its password")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
