@@ -9,12 +9,15 @@ import signal
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from druncd import tables
+from druncd.errors import BadRequest
+from druncd.pattern import Pattern
 from druncd.permission import ALL_ACTIONS, Action, Rule
+from druncd.systemd import properties
 
 DEFAULT_PATH = Path("/etc/druncd/druncd.toml")
 TOKENS_PATH = Path("/etc/druncd/tokens")
@@ -85,6 +88,33 @@ _ACCOUNT = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 _ABSOLUTE_FILE = "the absolute path of a file, in quotes"
 
 File = Annotated[str, AfterValidator(_check_file), Field(description=_ABSOLUTE_FILE)]
+
+
+def _check_properties(found: dict[str, Any]) -> dict[str, Any]:
+    if wrong := list(properties.mistakes(found)):
+        raise tables.several(wrong)
+    return found
+
+
+def _check_pattern(text: str) -> str:
+    try:
+        Pattern(text, "the pattern")
+    except BadRequest as error:
+        raise tables.Refused(str(error)) from error
+    return text
+
+
+# As TOML has them; `properties.read` makes of them what systemd takes.
+Properties = Annotated[
+    dict[str, Any],
+    AfterValidator(_check_properties),
+    Field(description="a table of systemd's properties, each as it is written in a unit file"),
+]
+_Pattern = Annotated[
+    str | None,
+    AfterValidator(lambda text: text if text is None else _check_pattern(text)),
+    Field(description="a regular expression for the whole of it, in quotes"),
+]
 
 
 class Listen(tables.Table):
@@ -159,6 +189,7 @@ class ProcessTable(tables.Table):
         tuple[str, ...],
         Field(strict=False, description='a list of accounts, such as ["root"]'),
     ] = ()
+    properties: Properties = Field(default_factory=dict)
 
 
 class AllowTable(tables.Table):
@@ -221,6 +252,22 @@ class TokensTable(tables.Table):
     file: Annotated[str, AfterValidator(_check_file), Field(description=_ABSOLUTE_FILE)] = str(
         TOKENS_PATH
     )
+
+
+class Profile(tables.Table):
+    """What processes have beside, those whose session and name are as it says."""
+
+    session: _Pattern = None
+    name: _Pattern = None
+    properties: Properties
+
+    @model_validator(mode="after")
+    def _check_that_it_selects(self) -> Self:
+        if self.session is None and self.name is None:
+            raise tables.Refused(
+                "has neither session nor name: give one, or use [process] properties for all"
+            )
+        return self
 
 
 class KillTable(tables.Table):
@@ -327,6 +374,10 @@ class Config(tables.Table):
         PermissionTable()
     )
     process: Annotated[ProcessTable, Field(description="a table headed [process]")] = ProcessTable()
+    profile: Annotated[
+        tuple[Profile, ...],
+        Field(strict=False, description="tables headed [[profile]]"),
+    ] = ()
     kill: Annotated[KillTable, Field(description="a table headed [kill]")] = KillTable()
     limits: Annotated[LimitsTable, Field(description="a table headed [limits]")] = LimitsTable()
     retention: Annotated[RetentionTable, Field(description="a table headed [retention]")] = (

@@ -31,6 +31,7 @@ from druncd.errors import (
 )
 from druncd.permission import Action, Rights
 from druncd.process import Description, Inspected, LogLine, Outcome, Process, Status
+from druncd.profiles import Profiles
 from druncd.query import Query, select
 from druncd.systemd import units
 from druncd.systemd.node import Following, Node
@@ -70,10 +71,11 @@ class Manager:
     at the moment, which limits have to count and a kill has to wait for.
     """
 
-    def __init__(self, node: Node, limits: Limits, accounts: Accounts) -> None:
+    def __init__(self, node: Node, limits: Limits, accounts: Accounts, profiles: Profiles) -> None:
         self._node = node
         self._limits = limits
         self._accounts = accounts
+        self._profiles = profiles
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._booting: dict[str, Process] = {}
         self._restarting: dict[str, Process] = {}
@@ -106,7 +108,8 @@ class Manager:
         the description names, under that user's account.
 
         Raises:
-            BadRequest: the description can't be carried out anywhere.
+            BadRequest: the description can't be carried out anywhere, or a profile's
+                pattern takes too long to match.
             NotAuthorised: the caller may not boot, or not for that user.
             NotHere: its restriction names other hosts only.
             LimitReached: as many processes run already as the configuration allows.
@@ -117,7 +120,9 @@ class Manager:
             owner = description.user or owner
             description = dataclasses.replace(description, user=owner, owner=owner)
         rights.check_boot(owner)
-        units.check(description)
+        added = await self._profiles.find(description)
+        environment = {**added.environment, **description.environment}
+        units.check(dataclasses.replace(description, environment=environment))
         await host.admit(description, self._node.hostname)
         runs_as = await self._account(self._accounts.default if owner is None else owner)
         description = dataclasses.replace(
@@ -127,11 +132,11 @@ class Manager:
             booted=time.monotonic_ns() // 1000,
             account=runs_as.name,
         )
-        program = await host.find_program(description)
+        program = await host.find_program(dataclasses.replace(description, environment=environment))
         starting = Process(description, Status(running=True))
         async with self._lock(starting.uuid):
             with self._counted(starting, self._booting):
-                return await self._node.start(description, program)
+                return await self._node.start(description, program, added)
 
     async def _account(self, name: str) -> account.Account:
         """The account that a process is to run under.

@@ -23,6 +23,7 @@ from druncd.account import group_names
 from druncd.errors import DruncdError
 from druncd.manager import Accounts, Limits, Manager
 from druncd.permission import Policy
+from druncd.profiles import Profile, Profiles
 from druncd.retention import Retention, retain
 from druncd.rpc.bounds import Bounds
 from druncd.rpc.certificates import Certificates
@@ -38,6 +39,7 @@ from druncd.rpc.identity import (
 from druncd.rpc.inspection import SERVICE as INSPECTION
 from druncd.rpc.listener import Listener
 from druncd.rpc.server import SERVICE, make_server
+from druncd.systemd import properties
 from druncd.systemd.node import Node
 from druncd.systemd.units import Settings
 from druncd.tokens import Tokens
@@ -124,6 +126,12 @@ def _warnings(settings: config.Config) -> Iterator[str]:
                 f"listen.address = {listen.address!r}: tokens can be read by all who can listen"
                 " to the network, and used by them"
             )
+    given = {"process": settings.process.properties} | {
+        f"profile[{index}]": profile.properties for index, profile in enumerate(settings.profile)
+    }
+    for table, found in given.items():
+        for name, what in properties.doubts(found):
+            yield f"{table}.properties.{name} = {found[name]!r}: this node has no {what}"
 
 
 def _set_up_logging(level: str) -> None:
@@ -191,6 +199,7 @@ async def serve(settings: config.Config) -> None:
         node,
         Limits(limits.processes, limits.processes_per_session),
         Accounts(settings.process.user, settings.process.privileged),
+        _profiles(settings),
     )
     bounds = Bounds(limits.calls, limits.request_bytes)
     tokens = Tokens(Path(settings.tokens.file))
@@ -243,6 +252,16 @@ async def serve(settings: config.Config) -> None:
             task.cancel()
     finally:
         await node.close()
+
+
+def _profiles(settings: config.Config) -> Profiles:
+    return Profiles(
+        properties.read(settings.process.properties),
+        [
+            Profile(each.session, each.name, properties.read(each.properties))
+            for each in settings.profile
+        ],
+    )
 
 
 def _certificates(listen: config.Listen) -> Certificates | None:

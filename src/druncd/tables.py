@@ -3,6 +3,7 @@
 import datetime as dt
 import difflib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -19,6 +20,10 @@ class Table(BaseModel):
 
 class Wrong(ValueError):
     """A validator refuses a value; the text says what is allowed, better than the description."""
+
+
+class Refused(Wrong):
+    """A validator refuses a key, or what is beside it; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,17 @@ def mistakes(
     return [_explain(table, detail, longest) for detail in error.errors() if not _follows(detail)]
 
 
+def several(found: Sequence[tuple[str, Any, Wrong]]) -> ValidationError:
+    """What a validator raises that has found wrong values, or keys, in a dictionary."""
+    return ValidationError.from_exception_data(
+        "",
+        [
+            {"type": "value_error", "loc": (name,), "input": value, "ctx": {"error": wrong}}
+            for name, value, wrong in found
+        ],
+    )
+
+
 def key(path: tuple[str | int, ...]) -> str:
     """A path as messages name it: process[0].environment.PATH."""
     name = ""
@@ -116,9 +132,33 @@ def _follows(error: ErrorDetails) -> bool:
 
 
 def _explain(table: type[Table], error: ErrorDetails, longest: int) -> Mistake:
-    path = error["loc"]
+    path, allowed, settings = _found(table, error["loc"])
+    reason = error.get("ctx", {}).get("error")
+    name = key(path)
+    if isinstance(reason, Refused):
+        return Mistake(path, f"{name}: {reason}")
+    if isinstance(reason, Wrong):
+        allowed = str(reason)
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(path[-1]), settings, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return Mistake(path, f"{name}: no such setting; {hint}allowed: {', '.join(settings)}")
+    if error["type"] == "missing":
+        return Mistake(path, f"{name}: is missing: give {allowed}")
+    if path != error["loc"]:
+        return Mistake(path, f"{name}: the name must be {allowed}")
+    value = literal(error["input"])
+    if len(value) > longest:
+        value = f"{value[: longest // 2]}…{value[-longest // 2 :]}"
+    return Mistake(path, f"{name} = {value}: must be {allowed}")
+
+
+def _found(
+    table: type[Table], path: tuple[str | int, ...]
+) -> tuple[tuple[str | int, ...], str, list[str]]:
+    """Where a path leads to: itself, what is allowed there, and the settings of its table."""
     kind: Any = table
-    allowed: str | None = ""
+    allowed = ""
     settings: list[str] = []
     for part in path:
         if get_origin(kind) is dict:
@@ -133,20 +173,5 @@ def _explain(table: type[Table], error: ErrorDetails, longest: int) -> Mistake:
             settings = sorted(kind.model_fields)
             if part in kind.model_fields:
                 setting = kind.model_fields[part]
-                allowed, kind = setting.description, setting.annotation
-    reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, Wrong):
-        allowed = str(reason)
-    name = key(path)
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(path[-1]), settings, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return Mistake(path, f"{name}: no such setting; {hint}allowed: {', '.join(settings)}")
-    if error["type"] == "missing":
-        return Mistake(path, f"{name}: is missing: give {allowed}")
-    if path != error["loc"]:
-        return Mistake(path, f"{name}: the name must be {allowed}")
-    value = literal(error["input"])
-    if len(value) > longest:
-        value = f"{value[: longest // 2]}…{value[-longest // 2 :]}"
-    return Mistake(path, f"{name} = {value}: must be {allowed}")
+                allowed, kind = setting.description or "", setting.annotation
+    return path, allowed, settings

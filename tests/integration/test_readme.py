@@ -14,7 +14,7 @@ PYTHON = "/opt/druncd/bin/python"
 # These go on for ever.
 ENDLESS = re.compile(r"--watch|--follow| -f\b")
 # tests/outside runs those that make containers; what needs a network is run by nobody.
-KINDS = {"", "sh", "python", "sh outside", "sh by hand"}
+KINDS = {"", "sh", "python", "toml", "sh outside", "sh by hand"}
 
 
 def blocks(kind: str, text: str) -> list[str]:

@@ -31,7 +31,7 @@ def test_the_shipped_file_shows_every_setting_with_its_default() -> None:
     assert config.parse(text) == config.Config()
     settings = [line.removeprefix("# ") for line in text.splitlines() if _is_setting(line)]
     assert config.parse("\n".join(settings)) == config.Config()
-    for key in ("name", "address", "contract", "user", "signal", "timeout", "level"):
+    for key in ("name", "address", "contract", "user", "properties", "signal", "timeout", "level"):
         assert any(line.startswith(f"{key} = ") for line in settings)
 
 

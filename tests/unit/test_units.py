@@ -1,8 +1,10 @@
 """Writing a process down as a unit, and reading it back."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from druncd.errors import BadRequest
 from druncd.process import Description, Restriction, Status, Step
 from druncd.systemd import units
+from druncd.systemd.properties import Properties
 
 UUID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 SETTINGS = units.Settings(kill_signal=3, kill_timeout=5)
@@ -71,6 +74,30 @@ def test_what_is_written_is_read_back(description: Description, direct: bool) ->
     units.check(description)
     properties = written(description, "/bin/program" if direct else None)
     assert units.read_description(units.unit_name(UUID), properties, "here") == description
+
+
+variables = st.dictionaries(
+    st.from_regex("[A-Z_a-z]{1,5}", fullmatch=True),
+    words.filter(lambda text: not re.search("[\ufdd0-\ufdef\ufffe\uffff]", text)),
+    max_size=3,
+)
+
+
+@given(descriptions, variables, variables, st.booleans())
+def test_variables_of_the_configuration_give_way_and_are_not_read_back(
+    description: Description, own: dict[str, str], added: dict[str, str], direct: bool
+) -> None:
+    description = replace(description, environment={**description.environment, **own})
+    found = units.properties(
+        description, "/bin/program" if direct else None, SETTINGS, Properties({}, added)
+    )
+    service = {name: value for name, _, value in found}
+    assert units.read_description(units.unit_name(UUID), service, "here") == description
+    given = [text.split("=", 1) for text in service.get("Environment", [])]
+    assert len({name for name, _ in given}) == len(given)
+    beside = {name: value for name, value in added.items() if name not in description.environment}
+    assert beside.items() <= {(name, value) for name, value in given}
+    assert not any(b" " in field for field in service["LogExtraFields"])
 
 
 @given(descriptions)

@@ -21,12 +21,33 @@ STEPS = {
     200: "the directory {directory} can't be entered",
     202: "the standard streams could not be set up",
     EXEC: "the program {program} can't be executed by the account {user!r}",
-    205: "a resource limit could not be set",
-    206: "the arguments and the environment are too large",
     209: "standard output could not be connected to the journal",
-    216: "the group of the account {user!r} is unknown",
+    216: "the group of the account {user!r}, or one of SupplementaryGroups, is unknown",
     217: "the account {user!r} is unknown",
     219: "the control group could not be set up",
+}
+# Those that come from properties of the configuration, with what some of these are.
+PROPERTIES = {
+    201: "Nice",
+    205: "LimitCORE and the like, CoredumpFilter",
+    206: "OOMScoreAdjust",
+    208: "DevicePolicy, DeviceAllow, which leave no /dev/null",
+    211: "IOSchedulingClass, IOSchedulingPriority",
+    212: "TimerSlackNSec",
+    214: "CPUSchedulingPolicy, CPUSchedulingPriority",
+    215: "CPUAffinity",
+    218: "CapabilityBoundingSet, AmbientCapabilities",
+    225: "PrivateNetwork",
+    226: "ReadOnlyPaths, PrivateTmp, ProtectSystem and the like",
+    227: "NoNewPrivileges",
+    228: "RestrictNamespaces, RestrictRealtime, ProtectClock and the like",
+    232: "RestrictAddressFamilies",
+    237: "KeyringMode",
+    242: "NUMAPolicy, NUMAMask",
+}
+STEPS |= {
+    status: f"the properties of druncd's configuration can't be applied on this node: {names}"
+    for status, names in PROPERTIES.items()
 }
 
 

@@ -29,8 +29,9 @@ from druncd.errors import (
     Unavailable,
 )
 from druncd.process import Description, Life, Process, Status, Usage, signal_name
-from druncd.systemd import cgroup, failure, journal, residue, units
+from druncd.systemd import cgroup, dropin, failure, journal, residue, units
 from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
+from druncd.systemd.properties import NOTHING, Properties
 
 log = logging.getLogger(__name__)
 
@@ -273,13 +274,16 @@ class Node:
         await self._died.wait()
         self._died.clear()
 
-    async def start(self, description: Description, program: str | None) -> Process:
+    async def start(
+        self, description: Description, program: str | None, added: Properties = NOTHING
+    ) -> Process:
         """Start a process, and return when its program runs.
 
         Args:
             description: a process that `units.check` let pass.
             program: the absolute path of its only step's program, or None where
                 a shell has to find it or to run several steps.
+            added: what the configuration has for it.
 
         Raises:
             CouldNotStart: the program did not start; nothing is left of it.
@@ -300,7 +304,9 @@ class Node:
         unit = _Unit(description, where, visible=False, exists=False)
         self._add(unit)
         try:
-            properties = units.properties(description, program, self._settings)
+            if lines := added.unwritten():
+                dropin.write(name, lines)
+            properties = units.properties(description, program, self._settings, added)
             result = await self._job(
                 name,
                 START_TIMEOUT,
@@ -321,7 +327,7 @@ class Node:
                 self._background(self._forget(uuid))
             if isinstance(error, SystemdError):
                 raise CouldNotStart(f"could not start {description}: systemd: {error}") from error
-            if isinstance(error, NotFound):
+            if isinstance(error, NotFound | OSError):
                 raise CouldNotStart(
                     f"could not start {description}: systemd could not write its unit file;"
                     f" /run has {_free_in_run()} bytes free"

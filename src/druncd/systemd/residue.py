@@ -1,15 +1,16 @@
-"""Files that systemd forgets to remove when it unloads a unit.
+"""Files that stay behind when systemd unloads a unit.
 
 For journald's sake systemd writes some of a unit's log settings to files of their
 own, and leaves them behind when an ExecStopPost has run (measured on 252 and 257:
-one ``log-extra-fields`` file for each process, for ever). They would fill /run.
+one ``log-extra-fields`` file for each process, for ever). They would fill /run. A
+drop-in stays if druncd is killed before it has made the unit.
 """
 
 import logging
 from collections.abc import Container
 from pathlib import Path
 
-from druncd.systemd import units
+from druncd.systemd import dropin, units
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,10 @@ def remove(unit: str) -> None:
     """Remove what is left of a unit that is not loaded."""
     for kind in KINDS:
         _unlink(DIRECTORY / f"{kind}:{unit}")
+    try:
+        dropin.remove(unit)
+    except OSError as error:
+        log.warning("could not remove the drop-in of %s: %s", unit, error.strerror)
 
 
 def sweep(loaded: Container[str]) -> None:
@@ -30,6 +35,10 @@ def sweep(loaded: Container[str]) -> None:
         uuid = units.uuid_of(unit)
         if kind in KINDS and uuid is not None and uuid not in loaded:
             _unlink(file)
+    for unit in dropin.units(units.PATTERN):
+        uuid = units.uuid_of(unit)
+        if uuid is not None and uuid not in loaded:
+            remove(unit)
 
 
 def _unlink(file: Path) -> None:

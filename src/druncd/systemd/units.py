@@ -13,7 +13,8 @@ What a reload damages decides the form (measured on systemd 252 and 257):
 * Description and SyslogIdentifier are cut at a line break, so they only ever
   hold a cleaned copy for human eyes;
 * Environment is exact, but takes only names that a shell would take, and no
-  noncharacters; others travel through the launcher;
+  noncharacters; others travel through the launcher; which of them the configuration
+  has added is in a field, DRUNC_ADDED;
 * WorkingDirectory stands in the file as it is, line breaks included, and loses a
   trailing slash, so only a plain path goes there; the launcher enters any other.
 
@@ -33,6 +34,8 @@ from urllib.parse import unquote
 
 from druncd.errors import BadRequest, shown
 from druncd.process import Description, End, Life, Process, Restriction, Status, Step
+from druncd.systemd.properties import NOTHING, Properties
+from druncd.systemd.texts import PLAIN_PATH, REFUSED, SHELL_NAME, STRING_LIMIT
 
 LAUNCHER = "/usr/libexec/druncd/launch"
 PREFIX = "drunc-"
@@ -46,8 +49,6 @@ EXITED, KILLED, DUMPED = 1, 2, 3
 NEVER_STARTED = 255
 
 _BY_SIGKILL = 128 + signal.SIGKILL
-# MAX_ARG_STRLEN, see execve(2): one argument or environment string with its NUL.
-STRING_LIMIT = 128 * 1024
 # Many words or variables keep systemd busy for a time that grows with their square,
 # at each daemon-reload too, and all who call it wait (measured on 252 and 257: 0.9 s for
 # this many words, 0.5 s for this many variables; 30 s and more for ten times as many).
@@ -57,21 +58,15 @@ VARIABLES_LIMIT = 4_000
 LINE_LIMIT = 1_000_000
 
 _UNIT = re.compile(r"drunc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.service")
-_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@:,=~-]*")
-# Noncharacters of Unicode, which programs can be given, and systemd refuses.
-_REFUSED = "\ufdd0-\ufdef" + "".join(
-    chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)
-)
-_WITH_REFUSED = re.compile(f"[{_REFUSED}]")
-_LISTED_UNSAFE = re.compile(f"[%,\x01-\x20\x7f{_REFUSED}]")
-_FIELD_UNSAFE = re.compile(f"[%\x01-\x20\x7f{_REFUSED}]")
-_WORD_UNSAFE = re.compile(f"[%$;\x01-\x1f\x7f{_REFUSED}]")
-_NOT_DIRECT = re.compile(f"[$;{_REFUSED}]")
+_WITH_REFUSED = re.compile(f"[{REFUSED}]")
+_LISTED_UNSAFE = re.compile(f"[%,\x01-\x20\x7f{REFUSED}]")
+_FIELD_UNSAFE = re.compile(f"[%\x01-\x20\x7f{REFUSED}]")
+_WORD_UNSAFE = re.compile(f"[%$;\x01-\x1f\x7f{REFUSED}]")
+_NOT_DIRECT = re.compile(f"[$;{REFUSED}]")
 # What systemd may write as an escape of up to 4 bytes for each of its bytes.
 _FILE_ESCAPED = re.compile(rb"[^ !#$&(-@A-Z^-~\[\]]")
 # A backslash at the end of a line would join the next one to it.
-_DISPLAY_UNSAFE = re.compile(f"[\\\\\x01-\x1f\x7f-\x9f\u2028\u2029{_REFUSED}]+")
+_DISPLAY_UNSAFE = re.compile(f"[\\\\\x01-\x1f\x7f-\x9f\u2028\u2029{REFUSED}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +209,10 @@ def _texts(description: Description) -> Iterator[tuple[str, str]]:
 
 
 def properties(
-    description: Description, program: str | None, settings: Settings
+    description: Description,
+    program: str | None,
+    settings: Settings,
+    added: Properties = NOTHING,
 ) -> list[tuple[str, str, Any]]:
     """The properties of the transient service that runs a process: name, type, value.
 
@@ -223,7 +221,14 @@ def properties(
         program: the absolute path of the only step's program, or None where a
             shell has to run the steps.
         settings: the configuration's part.
+        added: what the configuration has for this process; its variables give way
+            to those of the description.
     """
+    beside = {
+        name: value
+        for name, value in added.environment.items()
+        if name not in description.environment
+    }
     # These are for human eyes, and stand in the unit file as they are.
     name = _DISPLAY_UNSAFE.sub("?", description.name)[:80]
     session = _DISPLAY_UNSAFE.sub("?", description.session or "")[:80]
@@ -247,7 +252,7 @@ def properties(
         ("User", "s", description.account),
         # Ignored for services by default, which breaks pipelines in scripts.
         ("IgnoreSIGPIPE", "b", False),
-        ("LogExtraFields", "aay", list(_fields(description))),
+        ("LogExtraFields", "aay", [*_fields(description), *_added_field(beside)]),
         # A burst of 0 does not switch the limit off on systemd 252; this one
         # can't be reached.
         ("LogRateLimitIntervalUSec", "t", 30_000_000),
@@ -259,9 +264,10 @@ def properties(
         found.append(("WorkingDirectory", "s", description.directory))
     if name:
         found.append(("SyslogIdentifier", "s", name[:64]))
-    if environment := _ordinary_variables(description):
+    variables = [f"{name}={value}" for name, value in beside.items()]
+    if environment := variables + _ordinary_variables(description):
         found.append(("Environment", "as", environment))
-    return found
+    return found + added.in_order()
 
 
 def runs_directly(description: Description, program: str) -> bool:
@@ -318,6 +324,12 @@ def _fields(description: Description) -> Iterator[bytes]:
         yield field("ALLOWED_HOST_TYPES", kinds)
 
 
+def _added_field(names: Iterable[str]) -> Iterator[bytes]:
+    """The variables that are not the process's own; names that a shell takes need no escapes."""
+    if text := ",".join(names):
+        yield f"DRUNC_ADDED={text}".encode()
+
+
 def log_fields(description: Description) -> dict[str, str]:
     """A process as fields of druncd's own log, with the values that its own lines have."""
     texts = (field.decode().partition("=") for field in _fields(description))
@@ -332,7 +344,7 @@ def session_field(session: str) -> str:
 
 def _is_plain(path: str) -> bool:
     """Whether a path goes into a unit file and comes out of it as it is."""
-    return _PLAIN_PATH.fullmatch(path) is not None and os.path.normpath(path) == path
+    return PLAIN_PATH.fullmatch(path) is not None and os.path.normpath(path) == path
 
 
 def _ordinary_variables(description: Description) -> list[str]:
@@ -345,7 +357,7 @@ def _ordinary_variables(description: Description) -> list[str]:
 
 def _is_ordinary(name: str, value: str) -> bool:
     """Whether a variable can be in Environment=."""
-    return _SHELL_NAME.fullmatch(name) is not None and _WITH_REFUSED.search(value) is None
+    return SHELL_NAME.fullmatch(name) is not None and _WITH_REFUSED.search(value) is None
 
 
 def _encode(text: str, unsafe: re.Pattern[str]) -> str:
@@ -383,7 +395,9 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         return None
     path, words = commands[0][:2]
     command = _read_command(path, words)
-    environment = [*service.get("Environment", ()), *command["%set"]]
+    environment = dict(map(_assignment, [*service.get("Environment", ()), *command["%set"]]))
+    for added in several("DRUNC_ADDED"):
+        environment.pop(added, None)
     booted = one("DRUNC_BOOTED") or ""
     return Description(
         uuid=identity,
@@ -393,7 +407,7 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         tree_id=one("DRUNC_TREE_ID"),
         hostname=hostname,
         steps=tuple(Step(step[0], tuple(step[1:])) for step in command["%run"] if step),
-        environment=dict(_assignment(text) for text in environment),
+        environment=environment,
         directory=(command["%in"] or [service.get("WorkingDirectory", "")])[0],
         logs_path=one("DRUNC_LOGS_PATH") or "",
         restriction=Restriction(
