@@ -90,8 +90,7 @@ def _values(each: Inspected) -> Iterator[tuple[str, Text]]:
     yield "State", _state(each)
     yield "UUID", text(known.uuid)
     if known.user:
-        shown = known.owner is not None
-        yield "User", text(known.user if shown else f"{known.user} (as whoever booted it said)")
+        yield "User", text(known.user)
     if known.account:
         yield "Account", text(known.account)
     if known.tree_id is not None:

@@ -44,7 +44,7 @@ async def find(name: str) -> Account:
             raise CouldNotStart(f"the account {shown(name)} was not found in time") from None
         _known[name] = (time.monotonic(), found)
     if found is None:
-        raise CouldNotStart(f"this node has no account {shown(name)}")
+        raise CouldNotStart(f"the account {shown(name)} is unknown on this node")
     return found
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import importlib.metadata
 import logging
 import os
@@ -14,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 from systemd import daemon
 from systemd.journal import JournalHandler, sendv
 
@@ -37,7 +37,7 @@ from druncd.rpc.identity import (
     NoAuthentication,
 )
 from druncd.rpc.inspection import SERVICE as INSPECTION
-from druncd.rpc.listener import Listener
+from druncd.rpc.listener import Door, Listener, renew
 from druncd.rpc.server import SERVICE, make_server
 from druncd.systemd import properties
 from druncd.systemd.node import Node
@@ -208,13 +208,14 @@ async def serve(settings: config.Config) -> None:
     await node.open()
     healthy = Health(SERVICE, INSPECTION)
     try:
-        servers = [
-            make_server(
-                Listener(listen.address, int(listen.mode, 8), listen.group, files),
-                CONTRACTS[listen.contract],
-                manager,
-                settings.name,
-                bounds,
+        doors = []
+        for listen, files in zip(settings.listen, certificates, strict=True):
+            make = functools.partial(
+                make_server,
+                contract=CONTRACTS[listen.contract],
+                manager=manager,
+                name=settings.name,
+                bounds=bounds,
                 gate=Gate(
                     listen.address,
                     _authentication(listen, tokens),
@@ -223,22 +224,24 @@ async def serve(settings: config.Config) -> None:
                 ),
                 health=healthy,
             )
-            for listen, files in zip(settings.listen, certificates, strict=True)
-        ]
-        for server, listen in zip(servers, settings.listen, strict=True):
-            await server.start()
+            listener = Listener(listen.address, int(listen.mode, 8), listen.group, files)
+            doors.append(Door(listener, make))
+        for door, listen in zip(doors, settings.listen, strict=True):
+            await door.open()
             log.info(
                 "listening on %s, contract %s, authentication %s",
                 listen.address,
                 listen.contract,
                 listen.authentication,
             )
-        loop.add_signal_handler(signal.SIGHUP, _reload, certificates)
+        reload = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
         keep = Retention(settings.retention.dead, settings.retention.age)
         tasks = (
             asyncio.create_task(_feed_watchdog()),
             asyncio.create_task(retain(node, manager, keep)),
             asyncio.create_task(watch(manager, healthy)),
+            asyncio.create_task(renew(doors, reload)),
         )
         addresses = ", ".join(listen.address for listen in settings.listen)
         daemon.notify(f"READY=1\nSTATUS=Serving on {addresses}")
@@ -247,7 +250,7 @@ async def serve(settings: config.Config) -> None:
         manager.end_following()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")
-        await _stop(servers, bounds, settings.stop.timeout)
+        await _stop(doors, bounds, settings.stop.timeout)
         for task in tasks:
             task.cancel()
     finally:
@@ -281,21 +284,13 @@ def _authentication(listen: config.Listen, tokens: Tokens) -> Authentication:
             return NoAuthentication()
 
 
-def _reload(certificates: Sequence[Certificates | None]) -> None:
-    """Read certificates again; tokens are at the next call, if their file has changed."""
-    for each in certificates:
-        if each is not None:
-            each.reload()
-    log.info("read certificates again, as far as they have changed")
-
-
-async def _stop(servers: list[grpc.aio.Server], bounds: Bounds, timeout: float) -> None:
+async def _stop(doors: Sequence[Door], bounds: Bounds, timeout: float) -> None:
     """Let running calls finish within a time, logs within a shorter one.
 
     A client that does not read its log is not to hold up all others, and one that watches
     the health of the service does so for ever.
     """
-    stopping = asyncio.gather(*(server.stop(timeout) for server in servers))
+    stopping = asyncio.gather(*(door.close(timeout) for door in doors))
     begin = time.monotonic()
     while not stopping.done():
         idle = bounds.idle
@@ -304,7 +299,7 @@ async def _stop(servers: list[grpc.aio.Server], bounds: Bounds, timeout: float) 
         # Twice, since the last answer may be on its way still.
         if streaming or (idle and bounds.idle):
             stopping.cancel()
-            await asyncio.gather(*(server.stop(None) for server in servers))
+            await asyncio.gather(*(door.close(None) for door in doors))
             return
 
 

@@ -1,6 +1,7 @@
 """Fixtures of the tests that run inside a container of the harness."""
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -56,14 +57,27 @@ async def client() -> AsyncIterator[Client]:
     await made.close()
 
 
+def _put_into_force(text: str) -> None:
+    CONFIGURATION.write_text(text)
+    systemctl("restart", "druncd")
+
+
+@contextlib.contextmanager
+def configuration(text: str) -> Iterator[None]:
+    """Puts a configuration into force for several tests."""
+    before = CONFIGURATION.read_text()
+    _put_into_force(text)
+    yield
+    _put_into_force(before)
+
+
 @pytest.fixture
 async def configure(client: Client) -> AsyncIterator[Configure]:
     """Puts a configuration into force, until the test ends."""
     before = CONFIGURATION.read_text()
 
     async def change(text: str) -> None:
-        CONFIGURATION.write_text(text)
-        await asyncio.to_thread(systemctl, "restart", "druncd")
+        await asyncio.to_thread(_put_into_force, text)
         await client.channel.channel_ready()
 
     yield change

@@ -766,7 +766,7 @@ async def test_the_file_of_settings_is_used_and_its_mistakes_are_told(tmp_path: 
     mistaken = await run("ps", status=2, HOME=home)
     assert mistaken.errors == (
         f"druncctl: {file}: adress: no such setting; did you mean 'address'?"
-        " allowed: address, user, token\n"
+        " allowed: address, user, token, ca, certificate, key\n"
     )
     file.write_text('address = "127.0.0.1:10054"\nuser = "bob"\n')
     used, over = await asyncio.gather(
@@ -915,6 +915,7 @@ STATUS_RUNNING = """\
       State running since <time>, for N s
        UUID xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
        User ada
+    Account drunc
     Tree ID 0.1
        Host node
        Unit drunc-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.service (active/running)
@@ -938,6 +939,7 @@ STATUS_DEAD_IN_60_COLUMNS = """\
             ran for N s
        UUID xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
        User ada
+    Account drunc
     Tree ID 0.2
        Host node
        Unit drunc-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.servi

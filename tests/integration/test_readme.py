@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from client import Client
+from conftest import CONFIGURATION, systemctl
 
 README = Path("/root/README.md")
 PYTHON = "/opt/druncd/bin/python"
 # These go on for ever.
 ENDLESS = re.compile(r"--watch|--follow| -f\b")
 # tests/outside runs those that make containers; what needs a network is run by nobody.
-KINDS = {"", "sh", "python", "toml", "sh outside", "sh by hand"}
+KINDS = {"", "sh", "python", "toml", "sh outside", "sh by hand", "sh token", "sh mtls", "sh audit"}
 
 
 def blocks(kind: str, text: str) -> list[str]:
@@ -68,6 +69,42 @@ async def test_the_commands_run(client: Client, index: int, begin: str) -> None:
 
 def test_every_block_of_commands_is_tried() -> None:
     assert len(blocks("sh", README.read_text())) == 3
+
+
+@pytest.mark.parametrize("kind", ["sh token", "sh mtls"])
+async def test_five_commands_set_up_authentication(client: Client, kind: str) -> None:
+    (code,) = blocks(kind, README.read_text())
+    before = CONFIGURATION.read_text()
+    kept = set(CONFIGURATION.parent.iterdir())
+    assert client
+    try:
+        result = subprocess.run(
+            ["bash", "-ec", code], check=False, capture_output=True, text=True, cwd="/"
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("NAME  STATUS")
+        # Who has nothing to show gets nothing.
+        port = "10056" if kind == "sh token" else "10057"
+        refused = subprocess.run(
+            ["druncctl", "--address", f"127.0.0.1:{port}", "ps"], check=False, capture_output=True
+        )
+        assert refused.returncode == 5
+    finally:
+        for file in set(CONFIGURATION.parent.iterdir()) - kept:
+            file.unlink()
+        CONFIGURATION.write_text(before)
+        systemctl("restart", "druncd")
+    await client.channel.channel_ready()
+
+
+async def test_the_audit_trail_is_where_it_says(client: Client) -> None:
+    (code,) = blocks("sh audit", README.read_text())
+    uuid = await client.boot(["true"])
+    subprocess.run(["journalctl", "--sync"], check=True)
+    for line in code.splitlines():
+        out = subprocess.check_output(["bash", "-ec", line.replace("=UUID", f"={uuid}")], text=True)
+        assert uuid in out
+        assert "boot by 'ada'" in out
 
 
 async def test_the_python_runs(client: Client) -> None:

@@ -120,7 +120,7 @@ async def test_the_environment_is_not_logged(client: Client) -> None:
     out = subprocess.run(
         ["journalctl", "-u", "druncd", "-o", "export"], check=True, capture_output=True
     ).stdout
-    assert b"booted" in out
+    assert b"boot by" in out
     assert b"s3cr3t-value" not in out
 
 
@@ -159,7 +159,8 @@ async def test_druncd_logs_structured_fields(client: Client) -> None:
     ).stdout
     entries = [json.loads(line) for line in out.splitlines()]
     texts = [entry["MESSAGE"] for entry in entries]
-    assert [text.partition(" 'marked'")[0] for text in (texts[0], texts[2])] == ["booted", "killed"]
+    assert [text.partition(" by 'ada'")[0] for text in (texts[0], texts[2])] == ["boot", "kill"]
+    assert all("'marked'" in text for text in texts)
     assert texts[1].startswith("'marked'")
     assert "ended with return code 131" in texts[1]
     assert {entry["DRUNC_SESSION"] for entry in entries} == {"se"}
@@ -204,8 +205,12 @@ def test_check_accepts_the_shipped_configuration() -> None:
     ("lines", "words"),
     [
         ('[process]\nuser = "nobdy"', "no such account"),
-        ('[process]\nuser = "root"', "can run programs as root"),
-        ('[[listen]]\naddress = "0.0.0.0:10054"', "over the network"),
+        ('[process]\nuser = "root"\nprivileged = ["root"]', "can run programs as root"),
+        ('[[listen]]\naddress = "0.0.0.0:10054"\ninsecure = true', "over the network"),
+        (
+            '[[listen]]\naddress = "0.0.0.0:10054"\nauthentication = "token"\ninsecure = true',
+            "tokens can be read",
+        ),
         ('[[listen]]\naddress = "[::1]:10054"', ""),
     ],
 )

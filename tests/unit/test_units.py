@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from druncd.errors import BadRequest
@@ -162,6 +162,7 @@ def test_what_would_stall_systemd_is_refused(details: dict[str, Any], words: str
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the launcher is a bash script")
+@settings(deadline=None)  # it starts a program
 @given(st.lists(words, max_size=4))
 def test_the_launcher_decodes_every_word(arguments: list[str]) -> None:
     description = plain(

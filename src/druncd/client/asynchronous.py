@@ -445,6 +445,9 @@ class Client:
         match error.code():
             case grpc.StatusCode.UNAVAILABLE:
                 return Unavailable(f"druncd can't be reached at {address}: {_reason(text)}")
+            case grpc.StatusCode.CANCELLED:
+                # Not by us, which is another exception.
+                return Unavailable(f"druncd at {address} is being stopped; try again")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return Unavailable(f"druncd at {address} did not answer in {self._timeout:g} s")
             case grpc.StatusCode.UNIMPLEMENTED:

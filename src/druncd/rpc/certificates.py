@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,9 @@ class Certificates:
     have changed, which they can't between the writing of one and of the other, those
     that were read before stay in force.
 
+    gRPC could be asked to fetch certificates at each handshake. It crashes if they change
+    while others shake hands, since it reads what it replaces without its lock (1.85).
+
     Args:
         certificate: the certificate, with those between it and the authority's, in PEM.
         key: its private key, in PEM, not encrypted.
@@ -38,53 +40,31 @@ class Certificates:
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
-        # gRPC asks in threads of its own.
-        self._lock = threading.Lock()
         self._seen = self._signature()
         self._contents = self._read()
-        self._changed = False
 
-    @property
     def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC takes; it asks at each handshake."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
-            self._fetch,  # type: ignore[arg-type]  # None is documented, and what it takes
-            require_client_authentication=self._client_ca is not None,
-        )
-
-    def reload(self) -> None:
-        """Read the files again if they have changed; connections that are open go on."""
-        with self._lock:
-            seen = self._signature()
-            if seen == self._seen:
-                return
-            try:
-                self._contents = self._read()
-            except CertificateError as error:
-                log.error("the certificates that were read before stay in force: %s", error)
-            else:
-                self._changed = True
-                log.info("read %s again", self._certificate)
-            # Also where they can't be used, lest each handshake logs it.
-            self._seen = seen
-
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """What gRPC is to use from now on, None where that stays."""
-        try:
-            self.reload()
-        except Exception:
-            log.exception("could not read %s again", self._certificate)
-        with self._lock:
-            changed, self._changed = self._changed, False
-            return self._configuration() if changed else None
-
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        """A new one each time: gRPC frees it, and crashes if it gets one twice (1.85)."""
+        """What gRPC takes for a server."""
         certificate, key, *authorities = self._contents
-        return grpc.ssl_server_certificate_configuration(
-            [(key, certificate)], authorities[0] if authorities else None
+        return grpc.ssl_server_credentials(
+            [(key, certificate)],
+            authorities[0] if authorities else None,
+            require_client_auth=bool(authorities),
         )
+
+    def reload(self) -> bool:
+        """Read the files again if they have changed; whether there is something new to use."""
+        seen = self._signature()
+        if seen == self._seen:
+            return False
+        # Also where they can't be used, lest that is logged again and again.
+        self._seen = seen
+        before = self._contents
+        try:
+            self._contents = self._read()
+        except CertificateError as error:
+            log.error("the certificates that were read before stay in force: %s", error)
+        return self._contents != before
 
     def _files(self) -> Iterator[Path]:
         yield self._certificate

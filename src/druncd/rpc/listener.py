@@ -1,8 +1,12 @@
 """Where a server listens: a Unix socket with its mode and group, or a port, with TLS or not."""
 
+import asyncio
+import contextlib
 import grp
+import logging
 import os
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +14,13 @@ import grpc
 import grpc.aio
 
 from druncd.rpc.certificates import Certificates
+
+log = logging.getLogger(__name__)
+
+# How long calls may go on that came in under certificates which have changed since.
+LAST_SECONDS = 10.0**8
+# How often files are looked at for changes.
+LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Listener:
             if self.certificates is None:
                 bound = server.add_insecure_port(self.address)
             else:
-                bound = server.add_secure_port(self.address, self.certificates.credentials)
+                bound = server.add_secure_port(self.address, self.certificates.credentials())
         except RuntimeError as error:
             raise OSError(f"can't listen on {self.address}: {error}") from error
         finally:
@@ -90,3 +101,62 @@ class Listener:
                     f"can't give {path} to the group {self.group!r}: {error.strerror}"
                 ) from error
         path.chmod(self.mode)
+
+
+class Door:
+    """A listener with its server, which is another one when the certificates have changed.
+
+    Args:
+        listener: where it is.
+        make: makes a server that listens there.
+    """
+
+    def __init__(self, listener: Listener, make: Callable[[Listener], grpc.aio.Server]) -> None:
+        self._listener = listener
+        self._make = make
+        self._server: grpc.aio.Server | None = None
+        self._leaving: dict[grpc.aio.Server, asyncio.Task[None]] = {}
+
+    async def open(self) -> None:
+        """Let clients in.
+
+        Raises:
+            OSError: the address can't be listened on.
+        """
+        self._listener.check_free()
+        self._server = self._make(self._listener)
+        await self._server.start()
+
+    async def renew(self) -> None:
+        """Let new connections in under new certificates, if there are; calls that run go on.
+
+        Clients that are connected are told to connect anew for their next call.
+        """
+        certificates = self._listener.certificates
+        if self._server is None or certificates is None or not certificates.reload():
+            return
+        before, self._server = self._server, self._make(self._listener)
+        await self._server.start()
+        leaving = asyncio.create_task(before.stop(LAST_SECONDS))
+        self._leaving[before] = leaving
+        leaving.add_done_callback(lambda _: self._leaving.pop(before))
+        log.info("the certificates of %s have changed", self._listener.address)
+
+    async def close(self, seconds: float | None) -> None:
+        """Let no more clients in, and let running calls finish within a time."""
+        servers = [*self._leaving, *([self._server] if self._server else [])]
+        await asyncio.gather(*(server.stop(seconds) for server in servers))
+
+
+async def renew(doors: Sequence[Door], now: asyncio.Event) -> None:
+    """Renew what has changed, for ever: every now and then, and when an event is set."""
+    while True:
+        now.clear()
+        for door in doors:
+            try:
+                await door.renew()
+            except Exception:
+                log.exception("could not let clients in under new certificates")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await now.wait()

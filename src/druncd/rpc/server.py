@@ -48,11 +48,11 @@ KEEPALIVE_MS, KEEPALIVE_ANSWER_MS = 60_000, 20_000
 
 def make_server(
     listener: Listener,
+    *,
     contract: Contract,
     manager: Manager,
     name: str,
     bounds: Bounds,
-    *,
     gate: Gate,
     health: Health,
 ) -> grpc.aio.Server:
@@ -73,13 +73,13 @@ def make_server(
     Raises:
         OSError: the address can't be bound.
     """
-    listener.check_free()
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", bounds.received_bytes),
             ("grpc.max_send_message_length", -1),
-            # Two services on one port would each get half of the calls.
-            ("grpc.so_reuseport", 0),
+            # Two services on one port would each get half of the calls, as they do for the
+            # moment in which one with new certificates takes the place of another.
+            ("grpc.so_reuseport", int(listener.certificates is not None)),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             # Of a client whose host has died nobody hears any more.
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
