@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from druncctl import completion, words
-from druncctl.main import WRONG, Globals, Interrupted, code, explained, silence
+from druncctl.main import WRONG, Globals, Interrupted, code, silence
 from druncctl.selection import not_empty
 from druncd.client import (
     Client,
@@ -215,7 +215,7 @@ async def _boot_all(given: Globals, session: "Session", *, again: bool, missing:
                         process = await client.boot(asked)
                     except DruncdError as error:
                         failed.append(error)
-                        progress.tell(f"druncctl: {explained(error)}", err=True)
+                        progress.tell(f"druncctl: {given.explained(error)}", err=True)
                         if isinstance(error, Unavailable):
                             # The others would fail as well, one after the other.
                             break

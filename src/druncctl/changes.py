@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import click
 
 from druncctl import words
-from druncctl.main import BY_ERROR, Globals, code, explained
+from druncctl.main import BY_ERROR, Globals, code
 from druncctl.selection import Selectors, confirm, options
 from druncd.client import Client, DruncdError, Query
 
@@ -104,7 +104,7 @@ async def _change(
         done, failed = await work(client, these)
         if command != "flush":
             concerned = await client.inspect(these)
-    for text in (*map(explained, failed), *map(words.printable, left_out)):
+    for text in (*map(given.explained, failed), *map(words.printable, left_out)):
         click.echo(f"druncctl: {text}", err=True)
     for each in concerned:
         known = each.process.description

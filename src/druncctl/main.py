@@ -97,9 +97,12 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Globals:
-    """The options that stand before the command."""
+    """The options that stand before the command.
+
+    ``own`` is whether the druncd that was asked is one that the account runs for itself.
+    """
 
     address: str | None
     user: str | None
@@ -108,6 +111,7 @@ class Globals:
     certificate: str | None
     key: str | None
     color: str
+    own: bool = False
 
     def client(self, notice: Callable[[str], None] | None = None) -> "Client":
         """A client of the druncd that is meant.
@@ -130,11 +134,19 @@ class Globals:
         except SettingsError as error:
             raise Wrong(str(error)) from error
         address = client.settings.address
+        self.own = client.settings.own
         if not _ADDRESS.fullmatch(address):
             raise Wrong(
                 f"the address {address!r} is neither unix:/path nor host:port: see druncctl --help"
             )
         return client
+
+    def explained(self, error: Exception) -> str:
+        """An error's text, with what to do where druncd itself could not say it."""
+        hint = ""
+        if "Unavailable" in _kinds(error):
+            hint = f" (see systemctl {'--user ' * self.own}status druncd)"
+        return words.printable(str(error)) + hint
 
     def console(self, *, stderr: bool = False) -> "Console":
         """Where a command prints."""
@@ -153,7 +165,7 @@ class Globals:
     metavar="ADDRESS",
     help="Where druncd listens: unix:/path or host:port."
     " By default DRUNCD_ADDRESS, or the address in ~/.config/druncd/client.toml, or the"
-    " node's own socket, or 127.0.0.1:10054.",
+    " socket of your own druncd, or the node's, or 127.0.0.1:10054.",
 )
 @click.option("--user", "as_user", metavar="USER", help="Who asks, by default DRUNCD_USER or you.")
 @click.option("--token", metavar="TOKEN", help="What shows that, by default DRUNCD_TOKEN.")
@@ -238,19 +250,13 @@ def _run() -> int:
     except Exception as error:
         if "DruncdError" not in _kinds(error):
             raise
-        text, status = explained(error), code(error)
+        text, status = context.obj.explained(error), code(error)
     return _told(text, status)
 
 
 def code(error: Exception) -> int:
     """The exit code that tells of an error."""
     return next((BY_ERROR[kind] for kind in _kinds(error) if kind in BY_ERROR), FAILED)
-
-
-def explained(error: Exception) -> str:
-    """An error's text, with what to do where druncd itself could not say it."""
-    hint = " (see systemctl status druncd)" if "Unavailable" in _kinds(error) else ""
-    return words.printable(str(error)) + hint
 
 
 def _kinds(error: Exception) -> list[str]:

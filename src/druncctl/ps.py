@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from druncctl import words
-from druncctl.main import Globals, explained
+from druncctl.main import Globals
 from druncctl.selection import Selectors, options
 from druncd.client import DruncdError, Inspected
 from druncd.process import signal_name
@@ -96,7 +96,8 @@ async def _show(given: Globals, selectors: Selectors, *, long: bool) -> None:
                 try:
                     found = await selectors.find(client)
                 except DruncdError as error:
-                    live.update(Group(head, Text(explained(error), style="red")), refresh=True)
+                    text = Text(given.explained(error), style="red")
+                    live.update(Group(head, text), refresh=True)
                 else:
                     head.append(f"  {words.count(len(found))}")
                     body = table.of_processes(found, console, long=long)

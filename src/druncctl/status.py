@@ -59,7 +59,7 @@ async def _show(given: Globals, selectors: Selectors, count: int) -> None:
     console.print(dot + Text(_title(each), style="bold"), soft_wrap=True)
     output.show(console, _facts(each))
     _print_lines(console, each, printed)
-    _print_commands(console, each)
+    _print_commands(console, each, own=given.own)
 
 
 def _title(each: Inspected) -> str:
@@ -157,10 +157,13 @@ def _print_lines(console: Console, each: Inspected, printed: list[LogLine]) -> N
         console.print(Text(f"  {words.line(line.line, coloured=False)}"), soft_wrap=True)
 
 
-def _print_commands(console: Console, each: Inspected) -> None:
+def _print_commands(console: Console, each: Inspected, *, own: bool) -> None:
     unit = each.life.unit
     console.print("\nLook further:", style="dim")
     commands = [f"systemctl status {unit}", f"journalctl -u {unit}"]
+    if own:
+        # Not -u, which does not know all lines of an account's units.
+        commands = [f"systemctl --user status {unit}", f"journalctl --user -t {unit}"]
     if each.life.end is End.DUMPED:
         commands.append(f"coredumpctl info COREDUMP_UNIT={unit}")
     for command in commands:

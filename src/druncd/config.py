@@ -4,22 +4,24 @@ druncd.toml is read by `load`; `units/druncd.toml` shows every setting.
 """
 
 import ipaddress
+import os
+import pwd
 import re
 import signal
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from druncd import tables
+from druncd import places, tables
 from druncd.errors import BadRequest
 from druncd.pattern import Pattern
 from druncd.permission import ALL_ACTIONS, Action, Rule
 from druncd.systemd import properties
 
-DEFAULT_PATH = Path("/etc/druncd/druncd.toml")
 TOKENS_PATH = Path("/etc/druncd/tokens")
 
 
@@ -348,7 +350,7 @@ class LogTable(tables.Table):
 
 
 _DEFAULT_LISTEN = (
-    Listen(address="unix:/run/druncd/druncd.sock", administrators=True),
+    Listen(address=f"unix:{places.SOCKET}", administrators=True),
     Listen(address="127.0.0.1:10054"),
     Listen(address="127.0.0.1:10055", contract="drunc"),
 )
@@ -387,30 +389,76 @@ class Config(tables.Table):
     log: Annotated[LogTable, Field(description="a table headed [log]")] = LogTable()
 
 
-def load(path: Path | None) -> Config:
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where no file says otherwise.
+
+    ``account`` is what processes run under if it can't be chosen, or None.
+    """
+
+    path: Path
+    listen: tuple[Listen, ...] = _DEFAULT_LISTEN
+    account: str | None = None
+
+    def applied(self, config: Config) -> Config:
+        """A configuration, with these where it says nothing."""
+        update: dict[str, Any] = {}
+        if "listen" not in config.model_fields_set:
+            update["listen"] = self.listen
+        if self.account is not None:
+            update["process"] = config.process.model_copy(update={"user": self.account})
+        return config.model_copy(update=update)
+
+    def mistakes(self, found: dict[str, Any]) -> list[str]:
+        """What a file says that is not to be chosen."""
+        process = found.get("process")
+        if self.account is None or not isinstance(process, dict) or "user" not in process:
+            return []
+        return [
+            f"process.user = {tables.literal(process['user'])}: must be left out: without root,"
+            f" all processes run under the account {self.account!r}"
+        ]
+
+
+SYSTEM = Defaults(places.CONFIGURATION)
+
+
+def own() -> Defaults:
+    """The defaults of an account's own druncd."""
+    try:
+        account = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        account = str(os.getuid())
+    # Its length is for the system to judge, not for the file's author.
+    listen = Listen.model_construct(address=f"unix:{places.own_socket()}", administrators=True)
+    return Defaults(places.own_settings() / "druncd.toml", (listen,), account)
+
+
+def load(path: Path | None, defaults: Defaults = SYSTEM) -> Config:
     """Read and check a configuration.
 
     Args:
         path: the file, or None for the default one, which need not exist.
+        defaults: what holds where it says nothing.
 
     Raises:
         ConfigError: it can't be read, or has mistakes; all of them are listed.
     """
-    where = path or DEFAULT_PATH
+    where = path or defaults.path
     try:
         text = tables.read(where)
     except tables.Unreadable as error:
         if path is None and isinstance(error, tables.NoSuchFile):
-            return Config()
+            return defaults.applied(Config())
         raise ConfigError(f"{where}: {error}") from error
     try:
-        return parse(text)
+        return parse(text, defaults)
     except ConfigError as error:
         lines = str(error).splitlines()
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def parse(text: str) -> Config:
+def parse(text: str, defaults: Defaults = SYSTEM) -> Config:
     """Check a configuration's text.
 
     Raises:
@@ -419,7 +467,7 @@ def parse(text: str) -> Config:
     mistakes: list[str] = []
     try:
         found = tomllib.loads(text)
-        mistakes += _addresses_given_twice(found)
+        mistakes += _addresses_given_twice(found) + defaults.mistakes(found)
         config = Config.model_validate(found)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
@@ -431,7 +479,7 @@ def parse(text: str) -> Config:
         mistakes += _root(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return config
+    return defaults.applied(config)
 
 
 def _contradictions(listen: Listen) -> Iterator[str]:

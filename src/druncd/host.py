@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from druncd.errors import CouldNotStart, NotHere, shown
 from druncd.process import Description, Step
@@ -104,14 +105,36 @@ async def _resolves_here(host: str) -> bool:
     return any(_is_own_address(str(info[4][0]).partition("%")[0]) for info in found)
 
 
-async def find_program(description: Description) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a process has that is sent no PATH, or no directory."""
+
+    path: str = DEFAULT_PATH
+    directory: str = "/"
+
+
+def surroundings(path: str | None, home: str | None) -> Surroundings:
+    """What processes have, from what systemd has for all; it passes over a missing home."""
+    directory = home if home is not None and os.path.isdir(home) else "/"
+    return Surroundings(path or DEFAULT_PATH, directory)
+
+
+async def find_program(
+    description: Description, surroundings: Surroundings = Surroundings()
+) -> str | None:
     """The program of a process's only step, or None where a shell has to run the steps.
+
+    Args:
+        description: the process.
+        surroundings: what it has if it is sent none.
 
     Raises:
         CouldNotStart: the first step can't be run, and the text says why.
     """
     # Off the event loop: a directory can be on a file server that hangs.
-    looking = asyncio.get_running_loop().run_in_executor(_threads, _find_program, description)
+    looking = asyncio.get_running_loop().run_in_executor(
+        _threads, _find_program, description, surroundings
+    )
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             return await looking
@@ -122,15 +145,16 @@ async def find_program(description: Description) -> str | None:
         ) from None
 
 
-def _find_program(description: Description) -> str | None:
-    directory = description.directory or "/"
+def _find_program(description: Description, surroundings: Surroundings) -> str | None:
+    directory = description.directory or surroundings.directory
+    search = description.environment.get("PATH", surroundings.path)
     if not os.path.isdir(directory):
         raise CouldNotStart(
             f"could not start {description}: the directory {shown(directory)} does not exist"
         )
     step = first = description.steps[0]
     try:
-        program = _locate(first, description.environment, directory)
+        program = _locate(first, search, directory)
         for step in description.steps[1:]:
             # Any other name may be found by what an earlier step sets.
             if step.program.startswith("/"):
@@ -144,7 +168,7 @@ def _find_program(description: Description) -> str | None:
     return None
 
 
-def _locate(step: Step, environment: Mapping[str, str], directory: str) -> str | None:
+def _locate(step: Step, search: str, directory: str) -> str | None:
     """Where a step's program is, None for a builtin of the shell.
 
     Raises:
@@ -155,7 +179,6 @@ def _locate(step: Step, environment: Mapping[str, str], directory: str) -> str |
         path = os.path.join(directory, program)
         _check_executable(path)
         return path
-    search = environment.get("PATH", DEFAULT_PATH)
     for entry in search.split(":"):
         path = os.path.join(directory, entry, program)
         try:

@@ -124,7 +124,7 @@ class Manager:
         environment = {**added.environment, **description.environment}
         units.check(dataclasses.replace(description, environment=environment))
         await host.admit(description, self._node.hostname)
-        runs_as = await self._account(self._accounts.default if owner is None else owner)
+        runs_as = await self._account(owner)
         description = dataclasses.replace(
             description,
             uuid=units.new_uuid(),
@@ -132,21 +132,25 @@ class Manager:
             booted=time.monotonic_ns() // 1000,
             account=runs_as.name,
         )
-        program = await host.find_program(dataclasses.replace(description, environment=environment))
+        program = await host.find_program(
+            dataclasses.replace(description, environment=environment), self._node.surroundings
+        )
         starting = Process(description, Status(running=True))
         async with self._lock(starting.uuid):
             with self._counted(starting, self._booting):
                 return await self._node.start(description, program, added)
 
-    async def _account(self, name: str) -> account.Account:
-        """The account that a process is to run under.
+    async def _account(self, owner: str | None) -> account.Account:
+        """The account that a user's process is to run under, or that of nobody in particular.
 
         Raises:
             CouldNotStart: there is no such account.
             NotAuthorised: it is root, by whatever name, and the configuration does not name it.
         """
+        chosen = self._node.changes_account
+        name = owner if chosen and owner is not None else self._accounts.default
         found = await account.find(name)
-        if found.uid == 0 and name not in self._accounts.privileged:
+        if found.uid == 0 and chosen and name not in self._accounts.privileged:
             raise NotAuthorised(
                 f"the account {name!r} has user id 0, as root has: processes run under it only"
                 " if [process] privileged in druncd's configuration names it"

@@ -18,7 +18,7 @@ from typing import Any
 from systemd import daemon
 from systemd.journal import JournalHandler, sendv
 
-from druncd import config, host
+from druncd import config, host, places
 from druncd.account import group_names
 from druncd.errors import DruncdError
 from druncd.manager import Accounts, Limits, Manager
@@ -41,6 +41,7 @@ from druncd.rpc.listener import Door, Listener, renew
 from druncd.rpc.server import SERVICE, make_server
 from druncd.systemd import properties
 from druncd.systemd.node import Node
+from druncd.systemd.scope import SYSTEM, Scope, user
 from druncd.systemd.units import Settings
 from druncd.tokens import Tokens
 
@@ -56,8 +57,9 @@ STREAM_SECONDS = 5.0
 def main() -> int:
     """Run druncd, or check its configuration; the entry point of the command."""
     arguments = _parse_arguments()
+    defaults = config.own() if arguments.user else config.SYSTEM
     try:
-        settings = config.load(arguments.config)
+        settings = config.load(arguments.config, defaults)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return EX_CONFIG
@@ -68,7 +70,7 @@ def main() -> int:
         except OSError as error:
             print(error, file=sys.stderr)
             return EX_CONFIG
-        print(f"{arguments.config or config.DEFAULT_PATH}: correct")
+        print(f"{arguments.config or defaults.path}: correct")
         for warning in _warnings(settings):
             print(warning, file=sys.stderr)
         return 0
@@ -76,7 +78,7 @@ def main() -> int:
     for warning in _warnings(settings):
         log.warning("%s", warning)
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, user() if arguments.user else SYSTEM))
     except (DruncdError, OSError) as error:
         log.error("druncd can't run: %s", error)
         return EX_UNAVAILABLE
@@ -91,7 +93,13 @@ def _parse_arguments() -> argparse.Namespace:
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)",
+        help=f"the configuration (default: {config.SYSTEM.path}, or druncd/druncd.toml in"
+        " ~/.config with --user, if it exists)",
+    )
+    parser.add_argument(
+        "--user",
+        action="store_true",
+        help="run processes by the systemd of your own account, without root",
     )
     parser.add_argument(
         "--check", action="store_true", help="check the configuration, print its mistakes, exit"
@@ -176,8 +184,12 @@ def _stderr_is_journal() -> bool:
     return False
 
 
-async def serve(settings: config.Config) -> None:
+async def serve(settings: config.Config, scope: Scope) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls finish.
+
+    Args:
+        settings: the configuration.
+        scope: which systemd runs the processes.
 
     Raises:
         Unavailable: systemd can't be reached at the start.
@@ -193,6 +205,7 @@ async def serve(settings: config.Config) -> None:
             kill_signal=settings.kill.number,
             kill_timeout=settings.kill.timeout,
         ),
+        scope,
     )
     limits = settings.limits
     manager = Manager(
@@ -206,6 +219,9 @@ async def serve(settings: config.Config) -> None:
     policy = Policy(settings.permission.rules, settings.permission.groups, group_names)
     certificates = [_certificates(listen) for listen in settings.listen]
     await node.open()
+    own = places.own_socket()
+    if f"unix:{own}" in [listen.address for listen in settings.listen]:
+        own.parent.mkdir(mode=0o700, exist_ok=True)
     healthy = Health(SERVICE, INSPECTION)
     try:
         doors = []

@@ -18,13 +18,13 @@ from druncd.systemd import cgroup
     ],
 )
 def test_each_dash_of_a_slice_is_a_level(slice_name: str, unit: str | None, where: str) -> None:
-    assert cgroup.path(slice_name, unit) == cgroup.ROOT / where
+    assert cgroup.path(Path("/a/b"), slice_name, unit) == Path("/a/b", where)
 
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
-    made = cgroup.path("drunc-a.slice", "drunc-1.service")
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    made = cgroup.path(tmp_path, "drunc-a.slice", "drunc-1.service")
     made.mkdir(parents=True)
     return made
 

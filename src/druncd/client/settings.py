@@ -15,7 +15,8 @@ from pathlib import Path
 
 import grpc
 
-SOCKET = "/run/druncd/druncd.sock"
+from druncd import places
+
 LOOPBACK = "127.0.0.1:10054"
 NAMES = ("address", "user", "token", "ca", "certificate", "key")
 
@@ -40,6 +41,11 @@ class Settings:
     ca: str = ""
     certificate: str = ""
     key: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the druncd that the account runs for itself."""
+        return self.address == f"unix:{places.own_socket()}"
 
     @classmethod
     def find(
@@ -108,8 +114,7 @@ def _file(name: str) -> bytes:
 
 
 def _path() -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(home, "druncd", "client.toml")
+    return places.own_settings() / "client.toml"
 
 
 def _account() -> str:
@@ -120,8 +125,10 @@ def _account() -> str:
 
 
 def _default_address() -> str:
-    """The socket where this account may use it, which needs no port; or the port."""
-    return f"unix:{SOCKET}" if os.access(SOCKET, os.W_OK) else LOOPBACK
+    """The account's own druncd if it has one; or the node's, by its socket if it may use that."""
+    if (own := places.own_socket()).exists():
+        return f"unix:{own}"
+    return f"unix:{places.SOCKET}" if os.access(places.SOCKET, os.W_OK) else LOOPBACK
 
 
 def _read(path: Path) -> dict[str, str]:

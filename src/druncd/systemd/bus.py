@@ -1,4 +1,4 @@
-"""The connection to systemd over the system bus: calls, signals, reconnection.
+"""The connection to systemd over D-Bus: calls, signals, reconnection.
 
 The only module that imports the D-Bus library.
 """
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import BusType, MessageType
+from dbus_next.constants import MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
@@ -30,6 +30,8 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 CALLS_IN_FLIGHT = 64
 # PID 1 can be busy for seconds when a thousand units start at once.
 CALL_TIMEOUT = 30.0
+# For how long systemd is waited for on a bus that is there.
+ARRIVAL_SECONDS = 5.0
 RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 # What the bus answers in the place of a systemd that is executing itself anew.
@@ -48,6 +50,11 @@ MATCHES = (
     f"member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
 
+
+class NoBusError(Unavailable):
+    """There is nothing to connect to."""
+
+
 SignalHandler = Callable[[str, str, list[Any]], None]
 
 
@@ -60,6 +67,8 @@ class Bus:
     """A connection to systemd that comes back by itself.
 
     Args:
+        name: what the bus is called in messages.
+        address: where it is, as D-Bus writes that.
         on_signal: called with member, object path and body of each signal of
             systemd, in the order in which systemd sent them, replies included.
         on_connected: awaited after each connection, before other callers may use it.
@@ -68,10 +77,14 @@ class Bus:
 
     def __init__(
         self,
+        name: str,
+        address: str,
         on_signal: SignalHandler,
         on_connected: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
     ) -> None:
+        self._name = name
+        self._address = address
         self._on_signal = on_signal
         self._on_connected = on_connected
         self._on_lost = on_lost
@@ -93,10 +106,22 @@ class Bus:
     async def open(self) -> None:
         """Connect, and keep connected until `close`.
 
+        An account's systemd starts its bus when that is first used, and only then comes to it.
+
         Raises:
-            Unavailable: the first connection could not be made.
+            Unavailable, SystemdError: the first connection could not be made.
         """
-        await self._connect()
+        end = time.monotonic() + ARRIVAL_SECONDS
+        while True:
+            try:
+                await self._connect()
+                break
+            except NoBusError:
+                raise
+            except (Unavailable, SystemdError):
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(RECONNECT_DELAYS[0])
         self._keeper = asyncio.create_task(self._keep(), name="bus")
 
     async def close(self) -> None:
@@ -213,9 +238,11 @@ class Bus:
     async def _connect(self) -> None:
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+                bus = await MessageBus(bus_address=self._address).connect()
         except Exception as error:
-            raise Unavailable(f"can't connect to the system bus: {error}") from error
+            raise NoBusError(
+                f"can't connect to the {self._name} bus at {self._address}: {error}"
+            ) from error
         self._bus = bus
         bus.add_message_handler(self._take)
         try:
@@ -242,9 +269,9 @@ class Bus:
             assert self._bus is not None
             try:
                 await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-                log.warning("the connection to the system bus was closed")
+                log.warning("the connection to the %s bus was closed", self._name)
             except Exception as error:
-                log.warning("the connection to the system bus broke: %s", error)
+                log.warning("the connection to the %s bus broke: %s", self._name, error)
             self._lose()
             attempt = 0
             while not self._ready.is_set():

@@ -11,20 +11,31 @@ from pathlib import Path
 
 from druncd.process import Usage
 
-ROOT = Path("/sys/fs/cgroup")
+MOUNT = Path("/sys/fs/cgroup")
 
 
-def path(slice_name: str, unit: str | None = None) -> Path:
-    """Where the group of a slice is, or of a unit in it: a ``-`` in a slice's name is a level."""
+def of(name: str) -> Path:
+    """The group that systemd calls so, in a property named ControlGroup."""
+    return MOUNT / name.lstrip("/")
+
+
+def path(root: Path, slice_name: str, unit: str | None = None) -> Path:
+    """Where the group of a slice is, or of a unit in it: a ``-`` in a slice's name is a level.
+
+    Args:
+        root: the group of systemd itself, which is around all others.
+        slice_name: the slice.
+        unit: the unit, or None for the slice's own group.
+    """
     words = slice_name.removesuffix(".slice").split("-")
     levels = ["-".join(words[: index + 1]) + ".slice" for index in range(len(words))]
-    return ROOT.joinpath(*levels, *([unit] if unit else []))
+    return root.joinpath(*levels, *([unit] if unit else []))
 
 
 def frozen(group: Path) -> list[str]:
     """The units that hold a group frozen, by name: itself and those around it, outermost first."""
     levels = [group, *group.parents]
-    around = levels[: levels.index(ROOT)]
+    around = levels[: levels.index(MOUNT)]
     return [level.name for level in reversed(around) if _read(level / "cgroup.freeze") == "1"]
 
 

@@ -10,35 +10,37 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-DIRECTORY = Path("/run/systemd/transient")
 
-
-def write(unit: str, lines: Sequence[str]) -> None:
-    """Make the drop-in of a service that is to be started.
+def write(runtime: Path, unit: str, lines: Sequence[str]) -> None:
+    """Make the drop-in of a service that is to be started, in systemd's runtime directory.
 
     Raises:
         OSError: it can't be written.
     """
-    place = _place(unit)
+    place = _place(runtime, unit)
     place.mkdir(parents=True)
     (place / "50-druncd.conf").write_text("\n".join(["[Service]", *lines, ""]))
 
 
-def remove(unit: str) -> None:
+def remove(runtime: Path, unit: str) -> None:
     """Remove a drop-in, where there is one still.
 
     Raises:
         OSError: it can't be removed.
     """
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(_place(unit))
+        shutil.rmtree(_place(runtime, unit))
 
 
-def units(pattern: str) -> Iterator[str]:
+def units(runtime: Path, pattern: str) -> Iterator[str]:
     """The units that match a pattern and have a drop-in, whether they exist or not."""
-    for place in DIRECTORY.glob(f"{pattern}.d"):
+    for place in _directory(runtime).glob(f"{pattern}.d"):
         yield place.name.removesuffix(".d")
 
 
-def _place(unit: str) -> Path:
-    return DIRECTORY / f"{unit}.d"
+def _place(runtime: Path, unit: str) -> Path:
+    return _directory(runtime) / f"{unit}.d"
+
+
+def _directory(runtime: Path) -> Path:
+    return runtime / "systemd" / "transient"

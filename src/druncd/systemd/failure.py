@@ -8,6 +8,7 @@ from druncd.errors import shown
 from druncd.process import Description
 from druncd.systemd import journal, units
 from druncd.systemd.bus import SERVICE, UNIT, Bus
+from druncd.systemd.scope import Scope
 
 PRINTED_LINES = 10
 PRINTED_LENGTH = 120
@@ -52,7 +53,7 @@ STEPS |= {
 
 
 async def why_not_started(
-    bus: Bus, description: Description, state: Mapping[str, Any], result: str
+    bus: Bus, scope: Scope, description: Description, state: Mapping[str, Any], result: str
 ) -> str | None:
     """Why a start job did not succeed; None if the program did run.
 
@@ -61,6 +62,7 @@ async def why_not_started(
 
     Args:
         bus: the connection to systemd.
+        scope: which systemd it is.
         description: the process.
         state: its unit's ExecMainCode, ExecMainStatus and Result.
         result: the job's result.
@@ -76,7 +78,7 @@ async def why_not_started(
     if code:
         if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
             return None
-        ran, words = await _spawn_failure(bus, name)
+        ran, words = await _spawn_failure(bus, scope, name)
         if ran:
             return None
     step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
@@ -96,12 +98,12 @@ async def why_not_started(
         )
     if code:
         reason += f" (exit status {status})"
-    if printed := await journal.last_lines(name, PRINTED_LINES):
+    if printed := await journal.last_lines(scope, name, PRINTED_LINES):
         reason += "; it printed:\n" + "\n".join(line[:PRINTED_LENGTH] for line in printed)
     return reason
 
 
-async def _spawn_failure(bus: Bus, name: str) -> tuple[bool, str | None]:
+async def _spawn_failure(bus: Bus, scope: Scope, name: str) -> tuple[bool, str | None]:
     """Whether a program that exited as systemd's own child would was run at all.
 
     On systemd 252 the journal knows. systemd 257 loses its own words about the
@@ -116,7 +118,7 @@ async def _spawn_failure(bus: Bus, name: str) -> tuple[bool, str | None]:
     invocation = await bus.get(path, UNIT, "InvocationID")
     service = await bus.get_all(path, SERVICE)
     program = service["ExecStart"][0][0]
-    words = await journal.spawn_failure(name, bytes(invocation).hex(), program)
+    words = await journal.spawn_failure(scope, name, bytes(invocation).hex(), program)
     handoff = service.get("ExecMainHandoffTimestampMonotonic")
     failed = handoff == 0 or (handoff is not None and service["ExecMainStatus"] == EXEC)
     return not (failed or words), words

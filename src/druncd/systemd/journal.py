@@ -22,6 +22,8 @@ from systemd import _reader, id128, journal
 
 from druncd.errors import LimitReached, Unavailable
 from druncd.pattern import Pattern
+from druncd.systemd.drain import drain
+from druncd.systemd.scope import Scope
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ RESERVED_FILES = 500
 IDLE_SECONDS = 2.0
 
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="journal")
+# They mostly sleep.
+_drains = ThreadPoolExecutor(max_workers=8, thread_name_prefix="drain")
 # What follows is read in short pieces, and not to wait for what is long.
 _followers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="follow")
 # Why a boot failed is to be told also while long logs are being read.
@@ -60,24 +64,32 @@ async def synchronize() -> None:
 
     journald takes lines from its sockets when it gets to it; at a process's death
     its last ones are usually not in the journal yet. This is what
-    ``journalctl --sync`` does. Where journald can't be asked, that is logged and
-    what is there is read.
+    ``journalctl --sync`` does, which takes root; without, it is seen from outside whether
+    journald has read all. Where neither can be done, that is logged and what is there is read.
     """
     try:
         async with asyncio.timeout(SYNC_TIMEOUT):
-            reader, writer = await asyncio.open_unix_connection(VARLINK_SOCKET)
             try:
-                request = {"method": "io.systemd.Journal.Synchronize", "parameters": {}}
-                writer.write(json.dumps(request).encode() + b"\0")
-                await reader.readuntil(b"\0")
-            finally:
-                writer.close()
+                await _ask_to_synchronize()
+            except PermissionError:
+                run = asyncio.get_running_loop().run_in_executor
+                await run(_drains, drain, SYNC_TIMEOUT)
     except (OSError, EOFError, TimeoutError) as error:
         log.warning("journald did not synchronize, the newest lines may be missing: %r", error)
 
 
+async def _ask_to_synchronize() -> None:
+    reader, writer = await asyncio.open_unix_connection(VARLINK_SOCKET)
+    try:
+        request = {"method": "io.systemd.Journal.Synchronize", "parameters": {}}
+        writer.write(json.dumps(request).encode() + b"\0")
+        await reader.readuntil(b"\0")
+    finally:
+        writer.close()
+
+
 async def lines(
-    unit: str, count: int, threads: ThreadPoolExecutor = _threads
+    scope: Scope, unit: str, count: int, threads: ThreadPoolExecutor = _threads
 ) -> AsyncGenerator[list[str], None]:
     """The last `count` lines that the processes of a unit printed, oldest first, in pieces.
 
@@ -87,7 +99,7 @@ async def lines(
     """
     await synchronize()
     loop = asyncio.get_running_loop()
-    reading = _Reading(unit, count)
+    reading = _Reading(scope, unit, count)
     try:
         await loop.run_in_executor(threads, reading.begin)
         while piece := await loop.run_in_executor(threads, reading.piece):
@@ -97,50 +109,55 @@ async def lines(
         await loop.run_in_executor(threads, reading.close)
 
 
-async def last_lines(unit: str, count: int) -> list[str]:
+async def last_lines(scope: Scope, unit: str, count: int) -> list[str]:
     """The last `count` lines that the processes of a unit printed, oldest first."""
-    return [line async for piece in lines(unit, count, _diagnosis) for line in piece]
+    return [line async for piece in lines(scope, unit, count, _diagnosis) for line in piece]
 
 
-async def spawn_failure(unit: str, invocation: str, program: str) -> str | None:
+async def spawn_failure(scope: Scope, unit: str, invocation: str, program: str) -> str | None:
     """systemd's own words on why it could not run a unit's program, if it could not.
 
     Args:
+        scope: which systemd it is.
         unit: the unit's name.
         invocation: the attempt, as the hexadecimal digits of its InvocationID.
         program: the path in ExecStart.
     """
     await synchronize()
     return await asyncio.get_running_loop().run_in_executor(
-        _diagnosis, _spawn_failure, unit, invocation, program
+        _diagnosis, _spawn_failure, scope, unit, invocation, program
     )
 
 
-def _spawn_failure(unit: str, invocation: str, program: str) -> str | None:
+def _spawn_failure(scope: Scope, unit: str, invocation: str, program: str) -> str | None:
     with journal.Reader() as reader:
-        # Not _SYSTEMD_UNIT: what fails early fails before systemd's child is in the
+        # Not of the unit itself: what fails early fails before systemd's child is in the
         # unit's control group.
         reader.add_match(
-            UNIT=unit,
-            INVOCATION_ID=invocation,
-            EXECUTABLE=program,
-            MESSAGE_ID=SPAWN_FAILED,
+            **{
+                f"{scope.about}UNIT": unit,
+                f"{scope.about}INVOCATION_ID": invocation,
+                "EXECUTABLE": program,
+                "MESSAGE_ID": SPAWN_FAILED,
+            }
         )
         reader.seek_tail()
         entry = reader.get_previous()
     return str(entry["MESSAGE"]).partition(": ")[2] if entry else None
 
 
-async def job_result(unit: str, job: int) -> str | None:
+async def job_result(scope: Scope, unit: str, job: int) -> str | None:
     """The result of a unit's job as systemd logged it, if it did; "done" is a success."""
     await synchronize()
-    return await asyncio.get_running_loop().run_in_executor(_diagnosis, _job_result, unit, job)
+    return await asyncio.get_running_loop().run_in_executor(
+        _diagnosis, _job_result, scope, unit, job
+    )
 
 
-def _job_result(unit: str, job: int) -> str | None:
+def _job_result(scope: Scope, unit: str, job: int) -> str | None:
     with journal.Reader() as reader:
         reader.this_boot()
-        reader.add_match(UNIT=unit, JOB_ID=str(job))
+        reader.add_match(**{f"{scope.about}UNIT": unit, "JOB_ID": str(job)})
         reader.seek_tail()
         # What is logged of its begin has no result.
         while entry := reader.get_previous():
@@ -210,10 +227,12 @@ class Changes:
 
 
 async def entries(
+    scope: Scope,
     units: Collection[str],
     narrow: "Narrow",
     count: int,
     pattern: str,
+    *,
     following: "Following | None" = None,
 ) -> AsyncGenerator[list[Entry], None]:
     """The last `count` lines that units printed, merged in the order of time, in pieces.
@@ -223,6 +242,7 @@ async def entries(
     where lines are counted.
 
     Args:
+        scope: which systemd's units they are.
         units: those whose lines are wanted.
         narrow: what is known of all lines that are wanted.
         count: the number of lines.
@@ -238,7 +258,7 @@ async def entries(
     """
     await synchronize()
     with contextlib.nullcontext() if following is None else following.changes:
-        reading = _Merged(units, narrow, count, pattern, following)
+        reading = _Merged(scope, units, narrow, count, pattern, following=following)
         run = asyncio.get_running_loop().run_in_executor
         try:
             more = await run(_threads, reading.begin)
@@ -311,12 +331,15 @@ class _Merged:
 
     def __init__(
         self,
+        scope: Scope,
         units: Collection[str],
         narrow: Narrow,
         count: int,
         pattern: str,
+        *,
         following: Following | None,
     ) -> None:
+        self._scope = scope
         self._units = units
         self._narrow = narrow
         self._left = count
@@ -350,12 +373,15 @@ class _Merged:
                 self._pattern = Pattern(self._text, "the pattern")
             # Each match costs time at each step.
             few = len(self._units) <= MATCHED_UNITS
-            self._reader = _printed(*(map(of_unit, self._units) if few else self._narrow.matches))
+            self._reader = _printed(
+                self._scope,
+                *(map(self._scope.printed_by, self._units) if few else self._narrow.matches),
+            )
             if self._following is None:
                 self._reader.seek_tail()
             else:
                 self._files = self._following.changes.files
-                self._follower = _printed(*self._narrow.matches)
+                self._follower = _printed(self._scope, *self._narrow.matches)
                 self._follower.seek_tail()
                 if not self._follower._previous():
                     self._follower.seek_head()
@@ -452,7 +478,7 @@ class _Merged:
         if self._files == self._following.changes.files:
             return
         self._files = self._following.changes.files
-        before, self._reader = self._reader, _printed(*self._narrow.matches)
+        before, self._reader = self._reader, _printed(self._scope, *self._narrow.matches)
         # It stands on no entry if there was none.
         with contextlib.suppress(OSError):
             self._last = before._get_cursor()
@@ -477,7 +503,7 @@ class _Merged:
     def _unit(self) -> str | None:
         """The unit of this entry, if it is wanted."""
         try:
-            unit = str(self._reader._get("_SYSTEMD_UNIT").decode(errors="replace"))
+            unit = str(self._reader._get(self._scope.unit_field).decode(errors="replace"))
         except KeyError:
             return None
         if self._past is not None:
@@ -513,16 +539,18 @@ class _Merged:
                     reader.close()
 
 
-def of_unit(unit: str) -> str:
-    """The field, with its value, of all lines of a unit."""
-    return f"_SYSTEMD_UNIT={unit}"
-
-
 class _Reading:
-    """One unit's lines, from a point near the end of the journal to its end."""
+    """One unit's lines, from a point near the end of the journal to its end.
 
-    def __init__(self, unit: str, count: int) -> None:
-        self._unit = unit
+    Args:
+        scope: which systemd's unit it is.
+        unit: its name.
+        count: the number of lines.
+    """
+
+    def __init__(self, scope: Scope, unit: str, count: int) -> None:
+        self._scope = scope
+        self._match = scope.printed_by(unit)
         self._count = self._left = count
         self._wanted = True
         self._more = self._split = False
@@ -536,12 +564,12 @@ class _Reading:
         with self._lock:
             # Reading one more field of every entry costs a quarter of the speed, so
             # it is first asked whether any line was split at all.
-            parts = _printed(of_unit(self._unit))
+            parts = _printed(self._scope, self._match)
             parts.add_match("_LINE_BREAK=line-max")
             parts.seek_head()
             self._split = parts._next()
             parts.close()
-            self._reader = _printed(of_unit(self._unit))
+            self._reader = _printed(self._scope, self._match)
             self._reader.seek_tail()
             if self._split:
                 self._seek_whole_lines()
@@ -614,20 +642,44 @@ class _Reading:
                 self._reader.close()
 
 
-def _printed(*matches: str) -> "_reader._Reader":
+def _printed(scope: Scope, *matches: str) -> "_reader._Reader":
     """A reader of what units printed; matches of one field are alternatives.
 
     Raises:
         LimitReached: the files of the journal can't all be opened, and it would seem empty.
+        Unavailable: none of them may be read.
     """
+    check_readable()
     _check_room()
     reader = _reader._Reader()
-    for match in matches:
+    for match in (*matches, *scope.common):
         reader.add_match(match)
     # Not what systemd's own child said in the unit's name before the program ran.
     reader.add_match("_TRANSPORT=stdout")
     reader.data_threshold = 0
     return reader
+
+
+def check_readable() -> None:
+    """Refuse to read where this account may read no file with its lines; it would seem empty.
+
+    Raises:
+        Unavailable: that is so.
+    """
+    own = os.getuid()
+    files = (
+        file
+        for place in JOURNALS
+        for name in ("system", "system@*", f"user-{own}", f"user-{own}@*")
+        for file in Path(place).glob(f"*/{name}.journal")
+    )
+    if own and not any(os.access(file, os.R_OK) for file in files):
+        raise Unavailable(
+            "this account can't read what processes print: it has no journal of its own in"
+            f" {JOURNALS[0]}, which takes persistent storage (see journald.conf(5)) and an"
+            f" account that is not the system's (this one is {own}), and is not in the group"
+            " systemd-journal"
+        )
 
 
 def _check_room() -> None:

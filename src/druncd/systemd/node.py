@@ -28,10 +28,12 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
+from druncd.host import Surroundings, surroundings
 from druncd.process import Description, Life, Process, Status, Usage, signal_name
 from druncd.systemd import cgroup, dropin, failure, journal, residue, units
-from druncd.systemd.bus import SERVICE, SYSTEMD, UNIT, Bus, variants
+from druncd.systemd.bus import MANAGER, MANAGER_PATH, SERVICE, SYSTEMD, UNIT, Bus, variants
 from druncd.systemd.properties import NOTHING, Properties
+from druncd.systemd.scope import SYSTEM, Scope
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class _Unit:
 
     description: Description
     slice: str
+    group: Path
     state: dict[str, Any] = field(
         default_factory=lambda: {
             "ActiveState": "activating",
@@ -93,11 +96,7 @@ class _Unit:
     stopping: bool = False
     running: bool = True
     removed: bool = False
-    group: Path = field(init=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.group = cgroup.path(self.slice, units.unit_name(self.description.uuid))
 
     @property
     def ended(self) -> int:
@@ -145,12 +144,19 @@ class Node:
     Args:
         hostname: what processes on it are said to run on.
         settings: how its units are made.
+        scope: which of its systemds it is.
+
+    Attributes:
+        surroundings: what processes have that are not sent it, as of the last connection.
     """
 
-    def __init__(self, hostname: str, settings: units.Settings) -> None:
+    def __init__(self, hostname: str, settings: units.Settings, scope: Scope = SYSTEM) -> None:
         self.hostname = hostname
+        self.surroundings = Surroundings()
         self._settings = settings
-        self._bus = Bus(self._signal, self._read_afresh, self._lost)
+        self._scope = scope
+        self._root = cgroup.MOUNT
+        self._bus = Bus(scope.name, scope.bus, self._signal, self._read_afresh, self._lost)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change during the readings under way, to tell
@@ -176,6 +182,11 @@ class Node:
         self._fence: asyncio.Task[None] | None = None
         self._next_fence: asyncio.Task[None] | None = None
 
+    @property
+    def changes_account(self) -> bool:
+        """Whether processes may run under other accounts than systemd's own."""
+        return self._scope.changes_account
+
     async def open(self) -> None:
         """Connect to systemd and read what is there.
 
@@ -183,6 +194,11 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._bus.open()
+        try:
+            await journal.synchronize()
+            journal.check_readable()
+        except Unavailable as error:
+            log.warning("%s", error)
 
     async def close(self) -> None:
         """Disconnect; no process notices."""
@@ -293,20 +309,22 @@ class Node:
         uuid = description.uuid
         name = units.unit_name(uuid)
         where = units.slice_name(description.session)
-        if frozen := cgroup.frozen(cgroup.path(where)):
+        if frozen := cgroup.frozen(cgroup.path(self._root, where)):
             # systemd 252 would wait for the program, and 257 refuses without a reason.
             raise CouldNotStart(
                 f"could not start {description}: the slice {frozen[0]} is frozen;"
-                f" thaw it first: systemctl thaw '{frozen[0]}'"
+                f" thaw it first: {self._scope.systemctl} thaw '{frozen[0]}'"
             )
         while clearing := self._clearing.get(where):
             await asyncio.wait((clearing,))
-        unit = _Unit(description, where, visible=False, exists=False)
+        unit = _Unit(description, where, self._group(where, uuid), visible=False, exists=False)
         self._add(unit)
         try:
             if lines := added.unwritten():
-                dropin.write(name, lines)
-            properties = units.properties(description, program, self._settings, added)
+                dropin.write(self._scope.runtime, name, lines)
+            properties = units.properties(
+                description, program, self._settings, added, scope=self._scope
+            )
             result = await self._job(
                 name,
                 START_TIMEOUT,
@@ -330,7 +348,7 @@ class Node:
             if isinstance(error, NotFound | OSError):
                 raise CouldNotStart(
                     f"could not start {description}: systemd could not write its unit file;"
-                    f" /run has {_free_in_run()} bytes free"
+                    f" {self._scope.runtime} has {_free(self._scope.runtime)} bytes free"
                 ) from error
             raise
         self._show(unit)
@@ -462,7 +480,7 @@ class Node:
 
     def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
         """The last `count` lines that a process printed, oldest first, in pieces."""
-        return journal.lines(units.unit_name(uuid), count)
+        return journal.lines(self._scope, units.unit_name(uuid), count)
 
     async def tail(
         self,
@@ -489,7 +507,8 @@ class Node:
             Unavailable: `end_following` was called.
         """
         names = [units.unit_name(uuid) for uuid in uuids]
-        matches = [units.session_field(session)] if session else []
+        labelled = self._scope.labels and session
+        matches = [units.session_field(session)] if labelled else []
         booted = (
             unit.description.booted for uuid in uuids if (unit := self._units.get(uuid)) is not None
         )
@@ -501,9 +520,9 @@ class Node:
                 lambda unit: (uuid := units.uuid_of(unit)) is not None and wanted(uuid),
             )
             if not following.others and len(names) <= journal.MATCHED_UNITS:
-                matches = [*map(journal.of_unit, names)]
+                matches = [*map(self._scope.printed_by, names)]
         narrow = journal.Narrow(matches, min(booted, default=0))
-        entries = journal.entries(names, narrow, count, pattern, follow)
+        entries = journal.entries(self._scope, names, narrow, count, pattern, following=follow)
         async with contextlib.aclosing(entries) as pieces:
             async for piece in pieces:
                 yield [
@@ -586,10 +605,12 @@ class Node:
         # A program that was started and has failed since leaves the unit as one that never
         # was: only the journal tells.
         guess = "done" if properties["ActiveState"] == "active" else "failed"
-        return await journal.job_result(name, int(job.rpartition("/")[2])) or guess
+        return await journal.job_result(self._scope, name, int(job.rpartition("/")[2])) or guess
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
-        return await failure.why_not_started(self._bus, unit.description, unit.state, result)
+        return await failure.why_not_started(
+            self._bus, self._scope, unit.description, unit.state, result
+        )
 
     async def _forget(self, uuid: str) -> None:
         """Remove a unit whose start was given up, if it is there, when systemd can be reached.
@@ -624,7 +645,7 @@ class Node:
             # An administrator may have moved it to another slice.
             path = units.unit_path(units.unit_name(unit.description.uuid))
             if group := await self._bus.get(path, SERVICE, "ControlGroup"):
-                unit.group = cgroup.ROOT / group.lstrip("/")
+                unit.group = cgroup.of(group)
         for name in cgroup.frozen(unit.group):
             log.warning("thawing %s, to end or restart %s", name, unit.description)
             try:
@@ -669,7 +690,8 @@ class Node:
             if unit.running:
                 return
             for descriptor in left:
-                with contextlib.suppress(ProcessLookupError):
+                # What is another account's can only be told of.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def _clear_slice(self, name: str) -> None:
@@ -711,6 +733,9 @@ class Node:
         self._fence, self._next_fence = self._next_fence, None
         await self._bus.call("Ping", interface="org.freedesktop.DBus.Peer", destination=SYSTEMD)
 
+    def _group(self, slice_name: str, uuid: str) -> Path:
+        return cgroup.path(self._root, slice_name, units.unit_name(uuid))
+
     def _add(self, unit: _Unit) -> None:
         uuid = unit.description.uuid
         self._units[uuid] = unit
@@ -741,7 +766,7 @@ class Node:
         self._in_slice[unit.slice] -= 1
         unit.removed = True
         unit.stir()
-        residue.remove(name)
+        residue.remove(self._scope.runtime, name)
         if unit.visible and not unit.unwanted:
             log.warning(
                 "%s was forgotten by systemd, which systemctl reset-failed makes it do,"
@@ -834,10 +859,19 @@ class Node:
 
         A reload may fall into this reading, too.
         """
+        await self._read_manager()
         listed = await self._read_all(afresh=True)
-        residue.sweep(listed | self._units.keys())
+        residue.sweep(self._scope.runtime, listed | self._units.keys())
         if not self._settled:
             self._read_again_soon()
+
+    async def _read_manager(self) -> None:
+        """Read what systemd has for all units."""
+        self._root = cgroup.of(await self._bus.get(MANAGER_PATH, MANAGER, "ControlGroup"))
+        variables = await self._bus.get(MANAGER_PATH, MANAGER, "Environment")
+        given = dict(variable.split("=", 1) for variable in variables)
+        home = given.get("HOME") if self._scope.starts_at_home else None
+        self.surroundings = surroundings(given.get("PATH"), home)
 
     def _read_again_soon(self) -> None:
         if self._reader is None or self._reader.done():
@@ -960,7 +994,8 @@ class Node:
                 return
             if description is None or states["LoadState"] != "loaded":
                 return
-            unit = _Unit(description, service["Slice"])
+            where = service["Slice"]
+            unit = _Unit(description, where, self._group(where, uuid))
             self._add(unit)
         self._update(unit, service | states)
 
@@ -997,7 +1032,7 @@ def _listed(processes: dict[int, str]) -> str:
     return ", ".join(shown)
 
 
-def _free_in_run() -> int:
-    """The bytes free in /run, where systemd keeps transient unit files."""
-    found = os.statvfs("/run")
+def _free(runtime: Path) -> int:
+    """The bytes free where systemd keeps transient unit files."""
+    found = os.statvfs(runtime)
     return found.f_bavail * found.f_frsize

@@ -2,7 +2,8 @@
 
 For journald's sake systemd writes some of a unit's log settings to files of their
 own, and leaves them behind when an ExecStopPost has run (measured on 252 and 257:
-one ``log-extra-fields`` file for each process, for ever). They would fill /run. A
+one ``log-extra-fields`` file for each process, for ever). They would fill /run.
+An account's systemd writes ``invocation`` only, below a directory of its own. A
 drop-in stays if druncd is killed before it has made the unit.
 """
 
@@ -14,31 +15,34 @@ from druncd.systemd import dropin, units
 
 log = logging.getLogger(__name__)
 
-DIRECTORY = Path("/run/systemd/units")
 KINDS = ("invocation", "log-extra-fields", "log-rate-limit-burst", "log-rate-limit-interval")
 
 
-def remove(unit: str) -> None:
-    """Remove what is left of a unit that is not loaded."""
+def remove(runtime: Path, unit: str) -> None:
+    """Remove what is left of a unit that is not loaded, in systemd's runtime directory."""
     for kind in KINDS:
-        _unlink(DIRECTORY / f"{kind}:{unit}")
+        _unlink(_directory(runtime) / f"{kind}:{unit}")
     try:
-        dropin.remove(unit)
+        dropin.remove(runtime, unit)
     except OSError as error:
         log.warning("could not remove the drop-in of %s: %s", unit, error.strerror)
 
 
-def sweep(loaded: Container[str]) -> None:
+def sweep(runtime: Path, loaded: Container[str]) -> None:
     """Remove what is left of any of our units but those with the given uuids."""
-    for file in DIRECTORY.glob(f"*:{units.PATTERN}"):
+    for file in _directory(runtime).glob(f"*:{units.PATTERN}"):
         kind, _, unit = file.name.partition(":")
         uuid = units.uuid_of(unit)
         if kind in KINDS and uuid is not None and uuid not in loaded:
             _unlink(file)
-    for unit in dropin.units(units.PATTERN):
+    for unit in dropin.units(runtime, units.PATTERN):
         uuid = units.uuid_of(unit)
         if uuid is not None and uuid not in loaded:
-            remove(unit)
+            remove(runtime, unit)
+
+
+def _directory(runtime: Path) -> Path:
+    return runtime / "systemd" / "units"
 
 
 def _unlink(file: Path) -> None:

@@ -35,6 +35,7 @@ from urllib.parse import unquote
 from druncd.errors import BadRequest, shown
 from druncd.process import Description, End, Life, Process, Restriction, Status, Step
 from druncd.systemd.properties import NOTHING, Properties
+from druncd.systemd.scope import SYSTEM, Scope
 from druncd.systemd.texts import PLAIN_PATH, REFUSED, SHELL_NAME, STRING_LIMIT
 
 LAUNCHER = "/usr/libexec/druncd/launch"
@@ -213,6 +214,8 @@ def properties(
     program: str | None,
     settings: Settings,
     added: Properties = NOTHING,
+    *,
+    scope: Scope = SYSTEM,
 ) -> list[tuple[str, str, Any]]:
     """The properties of the transient service that runs a process: name, type, value.
 
@@ -223,6 +226,7 @@ def properties(
         settings: the configuration's part.
         added: what the configuration has for this process; its variables give way
             to those of the description.
+        scope: which systemd is to run it.
     """
     beside = {
         name: value
@@ -249,7 +253,7 @@ def properties(
         ("ExecStopPost", "a(sasb)", [["/bin/false", ["/bin/false"], False]]),
         ("KillSignal", "i", settings.kill_signal),
         ("TimeoutStopUSec", "t", round(settings.kill_timeout * 1e6)),
-        ("User", "s", description.account),
+        *([("User", "s", description.account)] if scope.changes_account else []),
         # Ignored for services by default, which breaks pipelines in scripts.
         ("IgnoreSIGPIPE", "b", False),
         ("LogExtraFields", "aay", [*_fields(description), *_added_field(beside)]),
@@ -262,8 +266,8 @@ def properties(
     ]
     if description.directory and _is_plain(description.directory):
         found.append(("WorkingDirectory", "s", description.directory))
-    if name:
-        found.append(("SyslogIdentifier", "s", name[:64]))
+    if identifier := name[:64] if scope.labels else unit_name(description.uuid):
+        found.append(("SyslogIdentifier", "s", identifier))
     variables = [f"{name}={value}" for name, value in beside.items()]
     if environment := variables + _ordinary_variables(description):
         found.append(("Environment", "as", environment))
@@ -408,7 +412,7 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         hostname=hostname,
         steps=tuple(Step(step[0], tuple(step[1:])) for step in command["%run"] if step),
         environment=environment,
-        directory=(command["%in"] or [service.get("WorkingDirectory", "")])[0],
+        directory=(command["%in"] or [_directory(service)])[0],
         logs_path=one("DRUNC_LOGS_PATH") or "",
         restriction=Restriction(
             several("DRUNC_ALLOWED_HOSTS"), several("DRUNC_ALLOWED_HOST_TYPES")
@@ -417,6 +421,12 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         owner=one("DRUNC_OWNER"),
         account=service.get("User", ""),
     )
+
+
+def _directory(service: Mapping[str, Any]) -> str:
+    """The directory that was asked for; a user manager itself sets home as ``!/home/ada``."""
+    directory = str(service.get("WorkingDirectory", ""))
+    return directory if directory.startswith("/") else ""
 
 
 def _assignment(text: str) -> tuple[str, str]:
