@@ -1,76 +1,90 @@
-"""The accounts of the node, as its user database has them."""
+"""Accounts of the node, as its user database has them."""
 
 import asyncio
+import contextlib
 import grp
 import os
 import pwd
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from druncd.errors import CouldNotStart, shown
 
-LOOKUP_SECONDS = 5.0
-CACHE_SECONDS = 5.0
-# A directory server that hangs keeps some for a while.
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="account")
-_known: dict[str, tuple[float, "Account | None"]] = {}
+FIND_SECONDS = 10.0
+# A directory server is not to be asked for each call.
+KEPT_SECONDS = 5.0
+
+# Few, since each server that hangs is asked once in KEPT_SECONDS only.
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="account")
+_asked: "dict[str, tuple[float, Future[Account]]]" = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account: ``groups`` are the numbers of all groups that it is in."""
+    """An account of the node; its primary group is among its groups, too."""
 
     name: str
     uid: int
     gid: int
     groups: tuple[int, ...]
-    home: str
+    group_names: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 async def find(name: str) -> Account:
-    """The account of that name.
+    """The account of a name, as it was at most `KEPT_SECONDS` ago.
 
     Raises:
-        CouldNotStart: there is none, or the user database does not answer.
+        CouldNotStart: there is none, or whoever knows did not answer in time.
     """
-    at, found = _known.get(name, (0.0, None))
-    if found is None or time.monotonic() - at > CACHE_SECONDS:
-        looking = asyncio.get_running_loop().run_in_executor(_threads, _find, name)
-        try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                found = await looking
-        except TimeoutError:
-            raise CouldNotStart(f"the account {shown(name)} was not found in time") from None
-        _known[name] = (time.monotonic(), found)
-    if found is None:
-        raise CouldNotStart(f"the account {shown(name)} is unknown on this node")
-    return found
+    now = time.monotonic()
+    for other, (then, asked) in list(_asked.items()):
+        if then < now - KEPT_SECONDS or (asked.done() and asked.exception()):
+            del _asked[other]
+    if name not in _asked:
+        _asked[name] = now, _threads.submit(_find, name)
+    _, answer = _asked[name]
+    if answer.done():
+        return answer.result()
+    try:
+        async with asyncio.timeout(FIND_SECONDS):
+            # Others may wait for the same answer.
+            return await asyncio.shield(asyncio.wrap_future(answer))
+    except TimeoutError:
+        raise CouldNotStart(
+            f"nothing can be started: the account {shown(name)} was not found within"
+            f" {FIND_SECONDS:g} s; is a directory server away?"
+        ) from None
 
 
-def _find(name: str) -> Account | None:
+def _find(name: str) -> Account:
+    if name.isdecimal():
+        # systemd would take it for a user id.
+        raise CouldNotStart(
+            f"nothing can be started: an account called {shown(name)} can't be used"
+        )
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError, UnicodeError):
-        return None
-    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(groups), entry.pw_dir)
-
-
-async def group_names(name: str) -> set[str]:
-    """The names of the groups that an account is in; none if there is no such account."""
-    try:
-        found = await find(name)
-    except CouldNotStart:
-        return set()
-    return await asyncio.get_running_loop().run_in_executor(_threads, _names, found.groups)
+        raise CouldNotStart(
+            f"nothing can be started: the account {shown(name)} is unknown on this node"
+        ) from None
+    # What systemd gives to the process, see User= in systemd.exec(5).
+    groups = tuple(os.getgrouplist(name, entry.pw_gid))
+    return Account(name, entry.pw_uid, entry.pw_gid, groups, frozenset(_names(groups)))
 
 
 def _names(groups: tuple[int, ...]) -> set[str]:
     found = set()
     for group in groups:
-        try:
+        with contextlib.suppress(KeyError):
             found.add(grp.getgrgid(group).gr_name)
-        except KeyError:
-            continue
     return found
+
+
+async def group_names(name: str) -> frozenset[str]:
+    """The names of the groups that an account is in; none if there is no such account."""
+    try:
+        return (await find(name)).group_names
+    except CouldNotStart:
+        return frozenset()

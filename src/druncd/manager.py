@@ -132,8 +132,8 @@ class Manager:
             booted=time.monotonic_ns() // 1000,
             account=runs_as.name,
         )
-        program = await host.find_program(
-            dataclasses.replace(description, environment=environment), self._node.surroundings
+        program = await self._node.find_program(
+            dataclasses.replace(description, environment=environment), runs_as
         )
         starting = Process(description, Status(running=True))
         async with self._lock(starting.uuid):

@@ -94,7 +94,7 @@ async def test_steps_run_in_one_shell_and_the_last_one_is_the_process(
     client: Client, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:-1]:
+    for parent in tmp_path.parents[:-2]:
         parent.chmod(0o755)
     script = tmp_path / "env.sh"
     (tmp_path / "bin").mkdir()
@@ -242,7 +242,7 @@ async def test_relative_programs_are_found_from_the_directory(client: Client) ->
 async def test_a_program_is_found_through_the_path_of_the_process(
     client: Client, tmp_path: Path
 ) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:-1]):
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
         parent.chmod(0o755)
     program = tmp_path / "my_application"
     program.write_text('#!/bin/sh\necho "found $0"\n')

@@ -487,7 +487,7 @@ PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
         (boot_request(["true"], directory="./tmp"), BAD, "absolute"),
         (boot_request(["true"], directory="~"), BAD, "absolute"),
         (boot_request(["true"], directory=" /tmp"), BAD, "absolute"),
-        (boot_request(["true"], directory="/" + "x" * 5_000), PRECONDITION, "does not exist"),
+        (boot_request(["true"], directory="/" + "x" * 5_000), PRECONDITION, "name too long"),
         (boot_request(["/" + "x" * 5_000]), PRECONDITION, "name too long"),
         (boot_request(["true"], ["/" + "x" * 300]), PRECONDITION, "name too long"),
         (boot_request(["true"], hosts=("x" * 5_000,)), PRECONDITION, "allowed_hosts"),

@@ -2,12 +2,24 @@
 
 import importlib.metadata
 import os
+import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from client import Client
+from conftest import CONFIGURATION, Configure, systemctl
+
 from druncd.systemd import units
+
+UNITS = (
+    "druncd.service",
+    "drunc.slice",
+    "druncd-look@drunc.service",
+    "druncd-look@drunc.socket",
+)
 
 
 def python(code: str, **environment: str) -> str:
@@ -57,9 +69,92 @@ def test_the_account_is_unprivileged() -> None:
 
 def test_systemd_finds_no_fault_with_the_units() -> None:
     result = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "druncd.service", "drunc.slice"],
+        ["systemd-analyze", "verify", "--man=no", *UNITS],
         check=False,
         capture_output=True,
         text=True,
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_cage_of_druncd_is_narrow() -> None:
+    shown = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "druncd.service"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = re.search(r"Overall exposure level for druncd.service: ([\d.]+)", shown)
+    assert found, shown
+    assert float(found[1]) < 2.0, "\n".join(line for line in shown.splitlines() if "✗" in line)
+
+
+async def test_a_process_is_not_in_the_cage(client: Client) -> None:
+    script = "cat /proc/self/status; readlink /proc/self/ns/mnt /proc/self/ns/uts; ls /tmp /home"
+    uuid = await client.sh(script)
+    await client.dead(uuid)
+    plain = subprocess.run(
+        ["systemd-run", "--quiet", "--pipe", "--uid=drunc", "/bin/bash", "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    printed = await client.logs(uuid)
+
+    def marks(lines: list[str]) -> list[str]:
+        wanted = ("Cap", "NoNewPrivs", "Seccomp:", "mnt:", "uts:")
+        return [line for line in lines if line.startswith(wanted)]
+
+    assert len(marks(plain)) == 9
+    assert marks(printed) == marks(plain)
+    assert {"NoNewPrivs:\t0", "Seccomp:\t0"} <= set(printed)
+    assert os.readlink("/proc/1/ns/mnt") in printed
+    uuid = await client.boot(["sleep", "1000"])
+    group = systemctl("show", "-P", "ControlGroup", f"drunc-{uuid}.service")
+    assert group.startswith("/drunc.slice/")
+    limits = [f"-P{name}" for name in ("MemoryMax", "TasksMax", "UMask")]
+    ours = systemctl("show", *limits, f"drunc-{uuid}.service").split()
+    assert ours[0] == "infinity"
+    assert ours[1] == systemctl("show", "-P", "DefaultTasksMax")
+    assert ours[2] == "0022"
+
+
+@pytest.mark.parametrize(
+    ("directory", "lines"),
+    [
+        ("/srv/druncd", ["ReadWritePaths=/srv/druncd"]),
+        ("/tmp", ["ReadWritePaths=/tmp", "PrivateTmp=no", "ReadOnlyPaths="]),
+        ("/root/druncd", ["ReadWritePaths=/root/druncd", "ProtectHome=no"]),
+    ],
+)
+async def test_a_socket_elsewhere_needs_a_way_through_the_cage(
+    configure: Configure, directory: str, lines: list[str]
+) -> None:
+    Path(directory).mkdir(exist_ok=True)
+    address = f"unix:{directory}/druncd-test.sock"
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text(f'[[listen]]\naddress = "{address}"\n')
+    drop_in = Path("/etc/systemd/system/druncd.service.d/socket.conf")
+    try:
+        systemctl("restart", "druncd")
+        subprocess.run(["journalctl", "--sync"], check=True)
+        said = subprocess.run(
+            ["journalctl", "-u", "druncd", "-o", "cat", "-n", "20"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert f"can't listen on {address}" in said
+        assert "systemctl edit druncd" in said
+        assert " and ".join(lines) in said
+        drop_in.parent.mkdir(exist_ok=True)
+        drop_in.write_text("\n".join(["[Service]", *lines, ""]))
+        systemctl("daemon-reload")
+        systemctl("restart", "druncd")
+        other = Client(address)
+        assert await other.ps() == []
+        await other.close()
+    finally:
+        drop_in.unlink(missing_ok=True)
+        systemctl("daemon-reload")
+        await configure(before)

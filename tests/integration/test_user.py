@@ -274,7 +274,7 @@ async def test_a_boot_that_fails_says_why(ada: Account, own: Client) -> None:
     async with library.Client(ada.address) as druncd:
         for step, directory, words in (
             (Step(str(script)), "", "can't be executed by the account 'ada'"),
-            (Step("/bin/true"), "/root", "the directory '/root' can't be entered"),
+            (Step("/bin/true"), "/root", "the directory '/root' may not be entered by the account"),
             (Step("/bin/sh", ("-c", ":")), "/nowhere", "the directory '/nowhere' does not exist"),
             (Step("nowhere-at-all"), "", "not found in PATH, which is "),
         ):

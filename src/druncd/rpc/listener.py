@@ -6,6 +6,7 @@ import grp
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,15 @@ log = logging.getLogger(__name__)
 
 # How long calls may go on that came in under certificates which have changed since.
 LAST_SECONDS = 10.0**8
+# What druncd.service keeps from druncd, and the setting that gives it back.
+HIDDEN = {
+    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),
+    "ReadOnlyPaths=": ("/tmp/", "/var/tmp/"),
+    "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
+}
+# Of acl(5).
+_USER_OBJ, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x08, 0x10, 0x20
+_NO_ID = 0xFFFFFFFF
 # How often files are looked at for changes.
 LOOK_SECONDS = 1.0
 
@@ -53,8 +63,18 @@ class Listener:
             with socket.socket(socket.AF_UNIX) as probe:
                 if probe.connect_ex(str(self._path)) == 0:
                     raise OSError(f"can't listen on {self.address}: another process listens there")
-            if not self._path.parent.is_dir():
-                raise OSError(f"can't listen on {self.address}: its directory does not exist")
+            directory = self._path.parent
+            if not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
+                # As most are in the cage of druncd.service.
+                lines = [f"ReadWritePaths={directory}"]
+                lines += [
+                    line for line, hidden in HIDDEN.items() if f"{directory}/".startswith(hidden)
+                ]
+                raise OSError(
+                    f"can't listen on {self.address}: druncd finds no directory {directory} that"
+                    " it may write in. If there is one, and it is root's: systemctl edit druncd,"
+                    f" and below [Service] put {' and '.join(lines)}"
+                )
             return
         host, _, port = self.address.rpartition(":")
         try:
@@ -89,18 +109,38 @@ class Listener:
             self._open_to_its_group(self._path)
 
     def _open_to_its_group(self, path: Path) -> None:
-        if self.group:
-            try:
-                os.chown(path, -1, grp.getgrnam(self.group).gr_gid)
-            except KeyError:
-                raise OSError(
-                    f"can't listen on {self.address}: this node has no group {self.group!r}"
-                ) from None
-            except OSError as error:
-                raise OSError(
-                    f"can't give {path} to the group {self.group!r}: {error.strerror}"
-                ) from error
         path.chmod(self.mode)
+        if not self.group:
+            return
+        try:
+            group = grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            raise OSError(
+                f"can't listen on {self.address}: this node has no group {self.group!r}"
+            ) from None
+        try:
+            os.setxattr(path, "system.posix_acl_access", _acl(self.mode, group))
+        except OSError as error:
+            raise OSError(
+                f"can't open {path} to the group {self.group!r}: {error.strerror}"
+            ) from error
+
+
+def _acl(mode: int, group: int) -> bytes:
+    """The access control list of a file of a mode, with a group in the place of its own.
+
+    See acl(5), and include/uapi/linux/posix_acl_xattr.h for how it is written. To change the
+    file's own group takes CAP_CHOWN, which druncd does without.
+    """
+    owner, of_group, other = mode >> 6 & 7, mode >> 3 & 7, mode & 7
+    entries = (
+        (_USER_OBJ, owner, _NO_ID),
+        (_GROUP_OBJ, 0, _NO_ID),
+        (_GROUP, of_group, group),
+        (_MASK, of_group, _NO_ID),
+        (_OTHER, other, _NO_ID),
+    )
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 class Door:

@@ -14,6 +14,10 @@ PRINTED_LINES = 10
 PRINTED_LENGTH = 120
 
 EXEC = 203
+# What systemd may say of a program that can't be executed. It looks for it as root before it
+# becomes the account (measured on 252 and 257), and whether there is a file that the account
+# can't see is not to be told.
+HARMLESS = ("Argument list too long", "Exec format error", "Text file busy")
 # Results of a start that our own settings can't have; see systemd.service(5).
 GIVEN_UP = ("timeout", "protocol")
 # Exit statuses by which systemd says at which step it failed, see systemd.exec(5).
@@ -81,6 +85,8 @@ async def why_not_started(
         ran, words = await _spawn_failure(bus, scope, name)
         if ran:
             return None
+        if status == EXEC and words is not None and not words.endswith(HARMLESS):
+            words = None
     step = STEPS.get(status, "systemd could not start it") if code else f"the job {result}"
     reason = f"could not start {description}: " + step.format(
         directory=shown(description.directory or "/"),

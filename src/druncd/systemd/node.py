@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from druncd.account import Account
 from druncd.errors import (
     CouldNotStart,
     DruncdError,
@@ -28,10 +29,11 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
-from druncd.host import Surroundings, surroundings
+from druncd.look import Surroundings, surroundings
 from druncd.process import Description, Life, Process, Status, Usage, signal_name
 from druncd.systemd import cgroup, dropin, failure, journal, residue, units
 from druncd.systemd.bus import MANAGER, MANAGER_PATH, SERVICE, SYSTEMD, UNIT, Bus, variants
+from druncd.systemd.lookers import Lookers
 from druncd.systemd.properties import NOTHING, Properties
 from druncd.systemd.scope import SYSTEM, Scope
 
@@ -145,18 +147,17 @@ class Node:
         hostname: what processes on it are said to run on.
         settings: how its units are made.
         scope: which of its systemds it is.
-
-    Attributes:
-        surroundings: what processes have that are not sent it, as of the last connection.
     """
 
     def __init__(self, hostname: str, settings: units.Settings, scope: Scope = SYSTEM) -> None:
         self.hostname = hostname
-        self.surroundings = Surroundings()
+        # What processes have that are not sent it, as of the last connection.
+        self._surroundings = Surroundings()
         self._settings = settings
         self._scope = scope
         self._root = cgroup.MOUNT
         self._bus = Bus(scope.name, scope.bus, self._signal, self._read_afresh, self._lost)
+        self._lookers = Lookers(self._look_job, itself=not scope.changes_account)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change during the readings under way, to tell
@@ -204,6 +205,7 @@ class Node:
         """Disconnect; no process notices."""
         for task in (*self._tasks, *self._clearing.values()):
             task.cancel()
+        self._lookers.close()
         await self._bus.close()
 
     async def processes(self) -> list[Process]:
@@ -289,6 +291,17 @@ class Node:
         """Wait until a process dies, or has died since this was last waited for."""
         await self._died.wait()
         self._died.clear()
+
+    async def find_program(self, description: Description, account: Account) -> str | None:
+        """The program of a process's only step, or None where a shell has to run the steps.
+
+        It is looked for with the rights of the account that will run it.
+
+        Raises:
+            CouldNotStart: the first step can't be run, and the text says why.
+            Unavailable: systemd can't be reached.
+        """
+        return await self._lookers.find_program(description, account, self._surroundings)
 
     async def start(
         self, description: Description, program: str | None, added: Properties = NOTHING
@@ -584,6 +597,13 @@ class Node:
             if not self._jobs[name]:
                 del self._jobs[name]
 
+    async def _look_job(self, member: str, name: str) -> None:
+        result = await self._job(name, START_TIMEOUT, member, "ss", name, "replace")
+        if result != "done":
+            raise CouldNotStart(
+                f"systemd's {member} of {name} was {result}; systemctl status {name} says why"
+            )
+
     async def _listed(self, name: str) -> bool:
         """Whether systemd has a unit that is not inactive."""
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [name])
@@ -871,7 +891,7 @@ class Node:
         variables = await self._bus.get(MANAGER_PATH, MANAGER, "Environment")
         given = dict(variable.split("=", 1) for variable in variables)
         home = given.get("HOME") if self._scope.starts_at_home else None
-        self.surroundings = surroundings(given.get("PATH"), home)
+        self._surroundings = surroundings(given.get("PATH"), home)
 
     def _read_again_soon(self) -> None:
         if self._reader is None or self._reader.done():

@@ -1,0 +1,170 @@
+"""The lookers: one for each account whose processes are booted, see `druncd.look`."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable
+
+from druncd import look
+from druncd.account import Account
+from druncd.errors import CouldNotStart, NotFound, SystemdError
+from druncd.process import Description
+
+DIRECTORY = "/run/druncd-look"
+LOOK_SECONDS = 10.0
+ATTEMPTS = 3
+# An answer has a path of at most three words of a request, each byte of it escaped.
+ANSWER_BYTES = 4 << 20
+
+
+class Lookers:
+    """Asks lookers, and has systemd start them.
+
+    Args:
+        run_job: calls a method of systemd with a unit, and returns when its job is done.
+        itself: whether processes run under druncd's own account, so that it looks itself.
+    """
+
+    def __init__(self, run_job: Callable[[str, str], Awaitable[None]], *, itself: bool) -> None:
+        self._run_job = run_job
+        self._itself = itself
+        self._lookers: dict[str, _Looker] = {}
+        self._connecting = asyncio.Lock()
+
+    async def find_program(
+        self, description: Description, account: Account, surroundings: look.Surroundings
+    ) -> str | None:
+        """The program of a process's only step, or None where a shell has to run the steps.
+
+        Args:
+            description: the process.
+            account: what it will run under.
+            surroundings: what it has if it is sent none.
+
+        Raises:
+            CouldNotStart: the first step can't be run, and the text says why.
+            Unavailable: systemd can't be reached.
+        """
+        asked = look.question(description, surroundings)
+        try:
+            if self._itself:
+                loop = asyncio.get_running_loop()
+                looking = loop.run_in_executor(look.threads, look.look, asked)
+                program = await asyncio.wait_for(looking, LOOK_SECONDS)
+            else:
+                program = await self._ask(asked, account)
+        except TimeoutError:
+            raise CouldNotStart(
+                f"could not start {description}: its program was not found within"
+                f" {LOOK_SECONDS:g} s; is a file server away?"
+            ) from None
+        except (look.NotThereError, CouldNotStart, NotFound, SystemdError, OSError) as error:
+            raise CouldNotStart(f"could not start {description}: {error}") from error
+        return program if len(description.steps) == 1 else None
+
+    async def _ask(self, asked: look.Question, account: Account) -> str | None:
+        for _ in range(ATTEMPTS):
+            looker = await self._looker(account)
+            # It is gone if it was killed, as each process of the account can do.
+            with contextlib.suppress(ConnectionError):
+                # A directory can be on a file server that hangs.
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await looker.ask(asked)
+        service = f"druncd-look@{account.name}.service"
+        raise look.NotThereError(
+            f"{service}, which looks for programs, ends at once; systemctl status {service}"
+            " says why"
+        )
+
+    async def _looker(self, account: Account) -> "_Looker":
+        # One at a time, so that there is one connection to each.
+        async with self._connecting:
+            looker = self._lookers.get(account.name)
+            if looker is not None and looker.account != account:
+                # It keeps the groups that it was started with.
+                looker.close()
+                await self._run_job("StopUnit", f"druncd-look@{account.name}.service")
+            if looker is None or looker.lost or looker.account != account:
+                looker = self._lookers[account.name] = await self._connect(account)
+            return looker
+
+    async def _connect(self, account: Account) -> "_Looker":
+        connect = asyncio.get_running_loop().create_unix_connection
+        path = f"{DIRECTORY}/{account.name}"
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return (await connect(lambda: _Looker(account), path))[1]
+        await self._run_job("StartUnit", f"druncd-look@{account.name}.socket")
+        return (await connect(lambda: _Looker(account), path))[1]
+
+    def close(self) -> None:
+        """Disconnect, so that the lookers end."""
+        for looker in self._lookers.values():
+            looker.close()
+
+
+class _Looker(asyncio.Protocol):
+    """A connection to the looker of an account."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.lost = False
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[str | None]] = {}
+        self._received = b""
+        self._transport: asyncio.WriteTransport | None = None
+
+    async def ask(self, asked: look.Question) -> str | None:
+        """The answer to a question.
+
+        Raises:
+            NotThereError: something is not there.
+            ConnectionError: the looker is gone.
+        """
+        if self.lost or self._transport is None:
+            raise ConnectionResetError
+        number = next(self._numbers)
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        try:
+            self._transport.write(look.write_question(number, asked))
+            return await answer
+        finally:
+            del self._asked[number]
+
+    def close(self) -> None:
+        """Give up; whoever waits for an answer is told."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what came."""
+        *lines, self._received = (self._received + data).split(b"\n")
+        try:
+            for line in lines:
+                self._answered(*look.read_answer(line))
+        except ValueError:
+            # From a looker that its account has meddled with.
+            self.close()
+        if len(self._received) > ANSWER_BYTES:
+            self.close()
+
+    def _answered(self, number: int, program: str | None, reason: str | None) -> None:
+        answer = self._asked.get(number)
+        if answer is None or answer.done():
+            return
+        if reason is None:
+            answer.set_result(program)
+        else:
+            answer.set_exception(look.NotThereError(reason))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Tell whoever waits for an answer."""
+        self.lost = True
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError())
