@@ -192,6 +192,8 @@ def cli(context: click.Context, /, as_user: str | None, **given: Any) -> None:
 
 def main() -> None:
     """Run the command line; errors are one line, and have exit codes of their own."""
+    # gRPC would write its own words on what goes wrong to standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Streams that were closed before are None.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

@@ -7,16 +7,16 @@ import os
 import pwd
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from druncd.errors import CouldNotStart, shown
+from druncd.errors import CouldNotStart, Unavailable, shown
 
 FIND_SECONDS = 10.0
 # A directory server is not to be asked for each call.
 KEPT_SECONDS = 5.0
 
-# Few, since each server that hangs is asked once in KEPT_SECONDS only.
-_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="account")
+# A question to a server that hangs keeps one until it is answered.
+_threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="account")
 _asked: "dict[str, tuple[float, Future[Account]]]" = {}
 
 
@@ -28,18 +28,19 @@ class Account:
     uid: int
     gid: int
     groups: tuple[int, ...]
-    group_names: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 async def find(name: str) -> Account:
     """The account of a name, as it was at most `KEPT_SECONDS` ago.
 
     Raises:
-        CouldNotStart: there is none, or whoever knows did not answer in time.
+        CouldNotStart: there is none.
+        Unavailable: whoever knows did not answer in time.
     """
     now = time.monotonic()
     for other, (then, asked) in list(_asked.items()):
-        if then < now - KEPT_SECONDS or (asked.done() and asked.exception()):
+        # A question that is not answered yet is not asked again.
+        if asked.done() and then < now - KEPT_SECONDS:
             del _asked[other]
     if name not in _asked:
         _asked[name] = now, _threads.submit(_find, name)
@@ -51,9 +52,9 @@ async def find(name: str) -> Account:
             # Others may wait for the same answer.
             return await asyncio.shield(asyncio.wrap_future(answer))
     except TimeoutError:
-        raise CouldNotStart(
-            f"nothing can be started: the account {shown(name)} was not found within"
-            f" {FIND_SECONDS:g} s; is a directory server away?"
+        raise Unavailable(
+            f"the account {shown(name)} was not found within {FIND_SECONDS:g} s; is a directory"
+            " server away? Try again"
         ) from None
 
 
@@ -71,7 +72,27 @@ def _find(name: str) -> Account:
         ) from None
     # What systemd gives to the process, see User= in systemd.exec(5).
     groups = tuple(os.getgrouplist(name, entry.pw_gid))
-    return Account(name, entry.pw_uid, entry.pw_gid, groups, frozenset(_names(groups)))
+    return Account(name, entry.pw_uid, entry.pw_gid, groups)
+
+
+async def group_names(name: str) -> set[str]:
+    """The names of the groups that an account is in; none if there is no such account.
+
+    Raises:
+        Unavailable: whoever knows did not answer in time.
+    """
+    try:
+        groups = (await find(name)).groups
+    except CouldNotStart:
+        return set()
+    try:
+        async with asyncio.timeout(FIND_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(_threads, _names, groups)
+    except TimeoutError:
+        raise Unavailable(
+            f"the groups of {shown(name)} were not found within {FIND_SECONDS:g} s; is a"
+            " directory server away? Try again"
+        ) from None
 
 
 def _names(groups: tuple[int, ...]) -> set[str]:
@@ -80,11 +101,3 @@ def _names(groups: tuple[int, ...]) -> set[str]:
         with contextlib.suppress(KeyError):
             found.add(grp.getgrgid(group).gr_name)
     return found
-
-
-async def group_names(name: str) -> frozenset[str]:
-    """The names of the groups that an account is in; none if there is no such account."""
-    try:
-        return (await find(name)).group_names
-    except CouldNotStart:
-        return frozenset()

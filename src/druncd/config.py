@@ -22,8 +22,6 @@ from druncd.pattern import Pattern
 from druncd.permission import ALL_ACTIONS, Action, Rule
 from druncd.systemd import properties
 
-TOKENS_PATH = Path("/etc/druncd/tokens")
-
 
 class ConfigError(Exception):
     """The configuration can't be used; the text has a line for each mistake."""
@@ -252,7 +250,7 @@ class TokensTable(tables.Table):
     """Where the tokens of users are known."""
 
     file: Annotated[str, AfterValidator(_check_file), Field(description=_ABSOLUTE_FILE)] = str(
-        TOKENS_PATH
+        places.TOKENS
     )
 
 
@@ -399,15 +397,31 @@ class Defaults:
     path: Path
     listen: tuple[Listen, ...] = _DEFAULT_LISTEN
     account: str | None = None
+    tokens: Path = places.TOKENS
 
     def applied(self, config: Config) -> Config:
         """A configuration, with these where it says nothing."""
         update: dict[str, Any] = {}
         if "listen" not in config.model_fields_set:
             update["listen"] = self.listen
+        if "tokens" not in config.model_fields_set:
+            update["tokens"] = TokensTable(file=str(self.tokens))
         if self.account is not None:
             update["process"] = config.process.model_copy(update={"user": self.account})
         return config.model_copy(update=update)
+
+    def doors(self, config: Config) -> list[str]:
+        """Listeners by which others could run programs as this account."""
+        if self.account is None:
+            return []
+        return [
+            f"listen[{index}]: other accounts could run programs as {self.account!r}: set"
+            ' authentication, or give a Unix socket a mode like "0600"; or say insecure = true'
+            for index, listen in enumerate(config.listen)
+            if listen.authentication == "none"
+            and not listen.insecure
+            and not (listen.is_unix and not int(listen.mode, 8) & 0o077)
+        ]
 
     def mistakes(self, found: dict[str, Any]) -> list[str]:
         """What a file says that is not to be chosen."""
@@ -431,7 +445,8 @@ def own() -> Defaults:
         account = str(os.getuid())
     # Its length is for the system to judge, not for the file's author.
     listen = Listen.model_construct(address=f"unix:{places.own_socket()}", administrators=True)
-    return Defaults(places.own_settings() / "druncd.toml", (listen,), account)
+    settings = places.own_settings()
+    return Defaults(settings / "druncd.toml", (listen,), account, settings / "tokens")
 
 
 def load(path: Path | None, defaults: Defaults = SYSTEM) -> Config:
@@ -476,10 +491,11 @@ def parse(text: str, defaults: Defaults = SYSTEM) -> Config:
     else:
         for index, listen in enumerate(config.listen):
             mistakes += [f"listen[{index}]: {text}" for text in _contradictions(listen)]
-        mistakes += _root(config)
+        config = defaults.applied(config)
+        mistakes += defaults.doors(config) if defaults.account else _root(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return defaults.applied(config)
+    return config
 
 
 def _contradictions(listen: Listen) -> Iterator[str]:
@@ -498,6 +514,11 @@ def _socket_contradictions(listen: Listen) -> Iterator[str]:
         yield f"{name} is for host:port: a Unix socket needs no TLS"
     if listen.authentication == "mtls":
         yield 'authentication = "mtls" is for host:port: a Unix socket has no certificates'
+    if listen.group and not int(listen.mode, 8) & 0o070:
+        yield (
+            f"group = {listen.group!r} with mode = {listen.mode!r} gives it nothing: the middle"
+            ' digit is its, as in "0660"'
+        )
     if listen.administrators and int(listen.mode, 8) & 0o007:
         yield (
             f"administrators = true with mode = {listen.mode!r} makes administrators of all"
@@ -536,12 +557,13 @@ _ADMINISTRATORS = (
 )
 
 
-def _root(config: Config) -> Iterator[str]:
-    if config.process.user == "root" and "root" not in config.process.privileged:
-        yield (
-            "process.user = 'root': every process would run as root: name another account,"
-            ' or allow it with privileged = ["root"]'
-        )
+def _root(config: Config) -> list[str]:
+    if config.process.user != "root" or "root" in config.process.privileged:
+        return []
+    return [
+        "process.user = 'root': every process would run as root: name another account,"
+        ' or allow it with privileged = ["root"]'
+    ]
 
 
 def _addresses_given_twice(found: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ module run as the account, by druncd-look@ACCOUNT.service.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -29,6 +30,7 @@ BUILTINS = frozenset(
 )
 # The first descriptor that systemd passes, see sd_listen_fds(3).
 LISTENING = 3
+_PR_SET_DUMPABLE = 4
 # Each look at a file server that hangs keeps one for good.
 THREADS = 256
 # How many are kept for the next questions.
@@ -168,27 +170,39 @@ def read_answer(line: bytes) -> tuple[int, str | None, str | None]:
     Raises:
         ValueError: that is no answer.
     """
-    match json.loads(line):
+    try:
+        answer = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("not an answer") from error
+    match answer:
         case [int(number), str() | None as program, str() | None as reason]:
+            if reason is not None:
+                # Its account may have made it up.
+                reason = "".join(each if each.isprintable() else "?" for each in reason)
             return number, program, reason
     raise ValueError("not an answer")
 
 
 def main() -> None:
     """Answer until nobody is connected any more; systemd starts another when it is needed."""
+    # Other processes of the account are not to look through our eyes, which see what
+    # properties of their units may hide from them, nor to answer in our place; see
+    # PR_SET_DUMPABLE in prctl(2).
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     listener = socket.socket(fileno=LISTENING)
     connected = 0
     lock = threading.Lock()
 
     def serve(connection: socket.socket) -> None:
         nonlocal connected
-        with contextlib.suppress(OSError):
+        try:
             _serve(connection)
-        with lock:
-            connected -= 1
-            if not connected:
-                # Without waiting for threads, which may hang.
-                os._exit(0)
+        finally:
+            with lock:
+                connected -= 1
+                if not connected:
+                    # Without waiting for threads, which may hang.
+                    os._exit(0)
 
     while True:
         connection, _ = listener.accept()
@@ -221,10 +235,19 @@ def _serve(connection: socket.socket) -> None:
                 waiting += another
                 running += another
             if another:
-                threading.Thread(target=answer, daemon=True).start()
+                try:
+                    threading.Thread(target=answer, daemon=True).start()
+                except RuntimeError:
+                    # The account has no room for it; this thread reads on when it has answered.
+                    with counting:
+                        waiting -= 1
+                        running -= 1
             data = _answer(line)
-            with writing:
-                connection.sendall(data)
+            try:
+                with writing:
+                    connection.sendall(data)
+            except OSError:
+                return ended.set()
             with counting:
                 if waiting >= WAITING:
                     running -= 1

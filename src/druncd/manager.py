@@ -51,6 +51,14 @@ class Limits:
     processes_per_session: int
 
 
+# Told of the processes that a command is about to change.
+Chose = Callable[[Sequence[Process]], None]
+
+
+def _forget(_: Sequence[Process]) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accounts:
     """Which accounts processes run under.
@@ -130,7 +138,7 @@ class Manager:
             uuid=units.new_uuid(),
             hostname=self._node.hostname,
             booted=time.monotonic_ns() // 1000,
-            account=runs_as.name,
+            account=runs_as.name if runs_as else "",
         )
         program = await self._node.find_program(
             dataclasses.replace(description, environment=environment), runs_as
@@ -140,17 +148,20 @@ class Manager:
             with self._counted(starting, self._booting):
                 return await self._node.start(description, program, added)
 
-    async def _account(self, owner: str | None) -> account.Account:
+    async def _account(self, owner: str | None) -> account.Account | None:
         """The account that a user's process is to run under, or that of nobody in particular.
+
+        None is druncd's own, where there is no choice.
 
         Raises:
             CouldNotStart: there is no such account.
             NotAuthorised: it is root, by whatever name, and the configuration does not name it.
         """
-        chosen = self._node.changes_account
-        name = owner if chosen and owner is not None else self._accounts.default
+        if not self._node.changes_account:
+            return None
+        name = self._accounts.default if owner is None else owner
         found = await account.find(name)
-        if found.uid == 0 and chosen and name not in self._accounts.privileged:
+        if found.uid == 0 and name not in self._accounts.privileged:
             raise NotAuthorised(
                 f"the account {name!r} has user id 0, as root has: processes run under it only"
                 " if [process] privileged in druncd's configuration names it"
@@ -171,7 +182,9 @@ class Manager:
             Inspected(process, by_uuid[process.uuid], used.get(process.uuid)) for process in found
         ]
 
-    async def kill(self, query: Query, rights: Rights, *, or_none: bool = False) -> Outcome:
+    async def kill(
+        self, query: Query, rights: Rights, chose: Chose = _forget, *, or_none: bool = False
+    ) -> Outcome:
         """End all matching processes at once, and return them when all are dead.
 
         They stay visible as dead. One that was dead before is returned too, and
@@ -187,12 +200,13 @@ class Manager:
         if not matching and not or_none:
             raise NotFound(f"no process matches {query}")
         found, left_out = _permitted(matching, rights, Action.DELETE)
+        chose(found)
         killed = await self._kill(found)
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
         return Outcome(killed, left_out)
 
-    async def terminate(self, query: Query, rights: Rights) -> Outcome:
+    async def terminate(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """End all matching processes, or all that the caller may kill if the query is empty.
 
         Raises:
@@ -202,11 +216,15 @@ class Manager:
         seen = _seen(await self._all(), rights)
         if query.empty:
             mine = [process for process in seen if rights.may(Action.DELETE, process)]
-            return Outcome(await self._kill(mine))
+            others = [process for process in seen if process.status.running and process not in mine]
+            left_out = _left_out(rights.refusal(Action.DELETE, others), others)
+            chose(mine)
+            return Outcome(await self._kill(mine), left_out)
         found, left_out = _permitted(await select(query, seen), rights, Action.DELETE)
+        chose(found)
         return Outcome(await self._kill(found), left_out)
 
-    async def restart(self, query: Query, rights: Rights) -> Outcome:
+    async def restart(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """Run the one matching process's command anew, under the same uuid.
 
         Raises:
@@ -218,12 +236,13 @@ class Manager:
         """
         matching, left_out = _permitted(await self.ps(query, rights), rights, Action.UPDATE)
         found = _only(matching, query)
+        chose([found])
         async with self._lock(found.uuid):
             found = self._node.process(found.uuid)
             with self._counted(found, self._restarting):
                 return Outcome([await self._node.restart(found.uuid)], left_out)
 
-    async def flush(self, query: Query, rights: Rights) -> Outcome:
+    async def flush(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """Forget the dead among the matching processes, and return them as they were.
 
         Raises:
@@ -233,6 +252,7 @@ class Manager:
         matching = await self.ps(query, rights)
         dead = [process for process in matching if not process.status.running]
         found, left_out = _permitted(dead, rights, Action.DELETE)
+        chose(found)
         return Outcome(await self._each(self._flush, found), left_out)
 
     async def expire(self, processes: Sequence[Process], reason: str) -> None:
@@ -476,7 +496,11 @@ def _permitted(
     refusal = rights.refusal(action, others)
     if not permitted:
         raise NotAuthorised(refusal)
-    return permitted, f"{len(others)} left out: {refusal}"
+    return permitted, _left_out(refusal, others)
+
+
+def _left_out(refusal: str, others: Sequence[Process]) -> str:
+    return f"{len(others)} left out: {refusal}" if others else ""
 
 
 def _only(found: Sequence[Process], query: Query) -> Process:

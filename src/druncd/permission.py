@@ -64,7 +64,8 @@ class Rule:
         if caller.user is None:
             return ANONYMOUS in self.who
         # Who calls itself by a word of ours is not meant by it.
-        named = caller.user in self.who and caller.user != ANONYMOUS
+        ours = caller.user == ANONYMOUS or caller.user.startswith(GROUP)
+        named = caller.user in self.who and not ours
         return named or any(GROUP + group in self.who for group in groups)
 
 
@@ -122,9 +123,6 @@ _VERBS = {
     Action.UPDATE: "restart",
     Action.DELETE: "kill or flush",
 }
-
-# What druncd does by itself.
-UNLIMITED = Rights(Caller(administrator=True), ALL_ACTIONS, ALL_ACTIONS)
 
 
 class Policy:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 SOCKET = Path("/run/druncd/druncd.sock")
 CONFIGURATION = Path("/etc/druncd/druncd.toml")
+TOKENS = Path("/etc/druncd/tokens")
 
 
 def runtime_directory() -> Path:

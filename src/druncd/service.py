@@ -7,18 +7,17 @@ import functools
 import importlib.metadata
 import logging
 import os
-import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from systemd import daemon
 from systemd.journal import JournalHandler, sendv
 
-from druncd import config, host, places
+from druncd import config, doubts, host, places
 from druncd.account import group_names
 from druncd.errors import DruncdError
 from druncd.manager import Accounts, Limits, Manager
@@ -71,18 +70,21 @@ def main() -> int:
             print(error, file=sys.stderr)
             return EX_CONFIG
         print(f"{arguments.config or defaults.path}: correct")
-        for warning in _warnings(settings):
+        for warning in doubts.find(settings, own=arguments.user):
             print(warning, file=sys.stderr)
         return 0
     _set_up_logging(settings.log.level)
-    for warning in _warnings(settings):
+    for warning in doubts.find(settings, own=arguments.user):
         log.warning("%s", warning)
+    status = 0
     try:
         asyncio.run(serve(settings, user() if arguments.user else SYSTEM))
     except (DruncdError, OSError) as error:
         log.error("druncd can't run: %s", error)
-        return EX_UNAVAILABLE
-    return 0
+        status = EX_UNAVAILABLE
+    logging.shutdown()
+    # Without waiting for threads, of which one may hang in a file or directory server.
+    os._exit(status)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -108,38 +110,6 @@ def _parse_arguments() -> argparse.Namespace:
         "--version", action="version", version=f"druncd {importlib.metadata.version('druncd')}"
     )
     return parser.parse_args()
-
-
-def _warnings(settings: config.Config) -> Iterator[str]:
-    """What is no mistake as such, and hardly meant."""
-    name = settings.process.user
-    try:
-        account = pwd.getpwnam(name)
-    except KeyError:
-        # It may still be made, or be on a directory server that is away.
-        yield f"process.user = {name!r}: this node has no such account yet"
-    else:
-        if account.pw_uid == 0:
-            yield f"process.user = {name!r}: all who reach a listener can run programs as root"
-    for listen in settings.listen:
-        if listen.is_local or not listen.insecure:
-            continue
-        if listen.authentication == "none":
-            yield (
-                f"listen.address = {listen.address!r}: all who reach it over the network can"
-                f" run programs as {name!r}"
-            )
-        elif not listen.certificate:
-            yield (
-                f"listen.address = {listen.address!r}: tokens can be read by all who can listen"
-                " to the network, and used by them"
-            )
-    given = {"process": settings.process.properties} | {
-        f"profile[{index}]": profile.properties for index, profile in enumerate(settings.profile)
-    }
-    for table, found in given.items():
-        for name, what in properties.doubts(found):
-            yield f"{table}.properties.{name} = {found[name]!r}: this node has no {what}"
 
 
 def _set_up_logging(level: str) -> None:
@@ -219,12 +189,12 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     policy = Policy(settings.permission.rules, settings.permission.groups, group_names)
     certificates = [_certificates(listen) for listen in settings.listen]
     await node.open()
-    own = places.own_socket()
-    if f"unix:{own}" in [listen.address for listen in settings.listen]:
-        own.parent.mkdir(mode=0o700, exist_ok=True)
     healthy = Health(SERVICE, INSPECTION)
+    doors: list[Door] = []
     try:
-        doors = []
+        own = places.own_socket()
+        if f"unix:{own}" in [listen.address for listen in settings.listen]:
+            own.parent.mkdir(mode=0o700, exist_ok=True)
         for listen, files in zip(settings.listen, certificates, strict=True):
             make = functools.partial(
                 make_server,
@@ -242,19 +212,12 @@ async def serve(settings: config.Config, scope: Scope) -> None:
             )
             listener = Listener(listen.address, int(listen.mode, 8), listen.group, files)
             doors.append(Door(listener, make))
-        for door, listen in zip(doors, settings.listen, strict=True):
-            await door.open()
-            log.info(
-                "listening on %s, contract %s, authentication %s",
-                listen.address,
-                listen.contract,
-                listen.authentication,
-            )
+        await _open(doors, settings.listen)
         reload = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         keep = Retention(settings.retention.dead, settings.retention.age)
+        watchdog = asyncio.create_task(_feed_watchdog())
         tasks = (
-            asyncio.create_task(_feed_watchdog()),
             asyncio.create_task(retain(node, manager, keep)),
             asyncio.create_task(watch(manager, healthy)),
             asyncio.create_task(renew(doors, reload)),
@@ -266,11 +229,41 @@ async def serve(settings: config.Config, scope: Scope) -> None:
         manager.end_following()
         daemon.notify("STOPPING=1\nSTATUS=Letting running calls finish")
         log.info("stopping; processes go on")
-        await _stop(doors, bounds, settings.stop.timeout)
         for task in tasks:
             task.cancel()
+        await _stop(doors, bounds, settings.stop.timeout)
+        watchdog.cancel()
     finally:
+        for door in doors:
+            await asyncio.gather(*(server.stop(None) for server in door.servers))
         await node.close()
+
+
+async def _open(doors: Sequence[Door], listeners: Sequence[config.Listen]) -> None:
+    """Let clients in, where that is possible; the rest is tried again later.
+
+    Every account can keep a port busy while druncd is being restarted, and is not to keep
+    it from its other clients by that.
+
+    Raises:
+        OSError: no address can be listened on; the text is of the first.
+    """
+    errors = []
+    for door, listen in zip(doors, listeners, strict=True):
+        try:
+            await door.open()
+        except OSError as error:
+            errors.append(error)
+            log.error("%s", error)
+            continue
+        log.info(
+            "listening on %s, contract %s, authentication %s",
+            listen.address,
+            listen.contract,
+            listen.authentication,
+        )
+    if len(errors) == len(doors):
+        raise errors[0]
 
 
 def _profiles(settings: config.Config) -> Profiles:
@@ -306,7 +299,8 @@ async def _stop(doors: Sequence[Door], bounds: Bounds, timeout: float) -> None:
     A client that does not read its log is not to hold up all others, and one that watches
     the health of the service does so for ever.
     """
-    stopping = asyncio.gather(*(door.close(timeout) for door in doors))
+    servers = [server for door in doors for server in door.servers]
+    stopping = asyncio.gather(*(server.stop(timeout) for server in servers))
     begin = time.monotonic()
     while not stopping.done():
         idle = bounds.idle
@@ -315,7 +309,7 @@ async def _stop(doors: Sequence[Door], bounds: Bounds, timeout: float) -> None:
         # Twice, since the last answer may be on its way still.
         if streaming or (idle and bounds.idle):
             stopping.cancel()
-            await asyncio.gather(*(door.close(None) for door in doors))
+            await asyncio.gather(*(server.stop(None) for server in servers))
             return
 
 

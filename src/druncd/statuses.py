@@ -42,7 +42,9 @@ def of(error: Exception) -> grpc.StatusCode:
 
 def metadata(error: DruncdError) -> tuple[tuple[str, str]]:
     """The trailing metadata that name an error's class."""
-    return ((PROBLEM, type(error).__name__),)
+    # Some are of a kind that clients do not know, and of one that they do.
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    return ((PROBLEM, next(name for name in kinds if hasattr(errors, name))),)
 
 
 def left_out(text: str) -> tuple[tuple[str, bytes]]:

@@ -32,6 +32,11 @@ _LINE = re.compile(
 )
 
 
+def is_user(name: str) -> bool:
+    """Whether a name can be that of a user who shows who it is."""
+    return _USER.fullmatch(name) is not None
+
+
 class TokensError(Exception):
     """The file can't be used, or has no such token; the text says why."""
 
@@ -75,6 +80,7 @@ class Tokens:
         self._path = path
         self._seen: tuple[int, ...] | None = None
         self._entries: dict[str, list[Entry]] = {}
+        self._told = ""
 
     def right(self, user: str, token: str) -> bool:
         """Whether a user has that token, and it has not expired."""
@@ -98,8 +104,14 @@ class Tokens:
         try:
             entries = load(self._path)
         except TokensError as error:
-            log.error("no token is accepted: %s", error)
+            if isinstance(error.__cause__, OSError):
+                # It may be no fault of the file's, and is tried again.
+                self._seen = None
+            if self._told != str(error):
+                self._told = str(error)
+                log.error("no token is accepted: %s", error)
             return
+        self._told = ""
         for entry in entries:
             self._entries.setdefault(entry.user, []).append(entry)
         log.info("%s: %d tokens of %d users", self._path, len(entries), len(self._entries))
@@ -156,7 +168,7 @@ def add(path: Path, user: str, expires: int = 0) -> tuple[Entry, str]:
     Raises:
         TokensError: the name can't be a user's, or the file can't be read or written.
     """
-    if not _USER.fullmatch(user):
+    if not is_user(user):
         raise TokensError(
             f"{user!r} can't be a user: letters, digits and . _ - @ are allowed, and a letter,"
             " a digit or _ comes first"
@@ -191,14 +203,16 @@ def _changing(path: Path) -> Iterator[None]:
     """Keep others from changing the file at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        # Not the directory, which others may open, and hold locked for ever.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
     except OSError as error:
-        raise TokensError(f"{path.parent}: {error.strerror}") from error
+        raise TokensError(f"{error.filename}: {error.strerror}") from error
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(directory)
+        os.close(lock)
 
 
 def _write(path: Path, entries: Sequence[Entry]) -> None:

@@ -28,6 +28,7 @@ from druncd.client import (
     Description,
     DruncdError,
     NotAuthorised,
+    SettingsError,
     Step,
     Unavailable,
 )
@@ -239,8 +240,8 @@ async def test_a_certificate_that_another_key_belongs_to_does_not_get_in(
     connect: Make, listening: Authority
 ) -> None:
     key = str(listening.directory / "ben.key")
-    with contextlib.suppress(ValueError):
-        await refused(connect(MTLS, key=key), Unavailable)
+    with pytest.raises(SettingsError, match="KEY_VALUES_MISMATCH"):
+        connect(MTLS, key=key)
 
 
 async def test_a_client_without_tls_does_not_get_in(connect: Make) -> None:
@@ -320,7 +321,7 @@ async def test_an_unprivileged_local_user_has_no_more_than_the_ports(connect: Ma
     assert druncctl(SOCKET, "ps").returncode == 5
     assert druncctl(PLAIN_TOKEN, "--user", "ada", "ps").returncode == 6
     assert druncctl(INTERFACE, "--user", "ada", "kill", "sleeper").returncode == 6
-    assert druncctl(INTERFACE, "--user", "root", "terminate", "--yes").returncode == 0
+    assert druncctl(INTERFACE, "--user", "root", "terminate", "--yes").returncode == 6
     (process,) = await connect(SOCKET).ps()
     assert process.status.running
     unit = f"drunc-{process.uuid}.service"
@@ -365,6 +366,28 @@ async def test_connections_that_never_finish_their_handshake_are_closed(connect:
                     while await reader.read(1 << 16):
                         pass
                 writer.close()
+
+
+@pytest.mark.parametrize("address", [INTERFACE, PLAIN_TOKEN])
+async def test_calls_that_never_end_close_no_listener(connect: Make, address: str) -> None:
+    """Requests that never come, and watchers of the health, which need no identity."""
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with contextlib.AsyncExitStack() as stack, served(connect):
+        for _ in range(8):
+            channel = grpc.aio.insecure_channel(address, options=options)
+            await stack.enter_async_context(channel)
+            await channel.channel_ready()
+            half: Any = channel.stream_unary("/dunedaq.druncschema.ProcessManager/ps")
+            watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+            for _ in range(600):
+                stack.callback(half(nothing()).cancel)
+                stack.callback(watch(b"").cancel)
+        assert await connect(address).ps() == []
 
 
 @pytest.mark.parametrize("address", PORTS)

@@ -311,8 +311,8 @@ async def test_all_commands_say_so_when_druncd_stops() -> None:
                 *(run(*command.split(), status=5) for command in commands)
             ):
                 assert re.fullmatch(
-                    r"druncctl: druncd can't be reached at 127\.0\.0\.1:10054: .*"
-                    r"Connection refused \(see systemctl status druncd\)\n",
+                    r"druncctl: druncd can't be reached at unix:/run/druncd/druncd\.sock: .*"
+                    r"No such file or directory \(see systemctl status druncd\)\n",
                     ended.errors,
                 )
             # This needs no druncd.

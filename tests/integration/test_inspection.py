@@ -213,6 +213,33 @@ async def test_a_pattern_that_backtracks_for_ever_is_refused(
         await lines(druncd, ALL, pattern=r"(?:(?:a|aa)+(?:a|aa)+)+b$")
 
 
+async def test_slow_patterns_of_one_hold_up_nobody_else(
+    client: Client, druncd: library.Client
+) -> None:
+    """Each line takes this pattern almost as long as it may, and there are many."""
+    slow = await client.sh("for i in {1..3000}; do echo aaaaaaaaaaaaaaaaX; done; echo end")
+    quick = await client.sh("echo quick; exec sleep 1000")
+    await client.dead(slow)
+    await client.printed(quick, "quick")
+
+    async def hog() -> None:
+        pattern = "(?:(?:a|aa)+(?:a|aa)+)+b?$"
+        async for _ in druncd.tail(Query(uuids=(slow,)), 1_000_000, pattern=pattern):
+            pass
+
+    hogs = [asyncio.create_task(hog()) for _ in range(30)]
+    try:
+        async with asyncio.timeout(15):
+            for _ in range(3):
+                lines = [line.line async for line in druncd.tail(Query(uuids=(quick,)), 10)]
+                assert lines == ["quick"]
+        assert any(not each.done() for each in hogs)
+    finally:
+        for each in hogs:
+            each.cancel()
+        await asyncio.gather(*hogs, return_exceptions=True)
+
+
 async def test_a_long_line_of_two_at_once_is_whole(client: Client, druncd: library.Client) -> None:
     script = "printf '{0}%.0s' {{1..150000}}; echo end"
     one, two = await asyncio.gather(client.sh(script.format("x")), client.sh(script.format("y")))

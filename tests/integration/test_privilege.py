@@ -239,8 +239,11 @@ async def test_a_looker_that_is_killed_comes_back(client: Client) -> None:
 
 async def test_a_looker_that_does_not_answer_holds_up_no_other_call(client: Client) -> None:
     uuid = await client.boot(["sleep", "1000"])
+    main = systemctl("show", "-P", "MainPID", "druncd-look@drunc.service")
     systemctl("kill", "--signal=STOP", "druncd-look@drunc.service")
     try:
+        threads = list(Path(f"/proc/{main}/task").glob("*/stat"))
+        await until(lambda: all(") T " in thread.read_text() for thread in threads))
         boot = asyncio.create_task(client.boot(["sleep", "1000"]))
         (killed,) = await client.kill(query(uuid))
         assert killed.return_code == 131
@@ -249,6 +252,24 @@ async def test_a_looker_that_does_not_answer_holds_up_no_other_call(client: Clie
             await boot
     finally:
         systemctl("kill", "--signal=CONT", "druncd-look@drunc.service")
+    await client.boot(["sleep", "1000"])
+
+
+async def test_a_looker_that_can_not_start_is_an_error_until_it_can(client: Client) -> None:
+    service = "druncd-look@drunc.service"
+    drop_in = Path(f"/run/systemd/system/{service}.d/test.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
+    try:
+        systemctl("daemon-reload")
+        systemctl("stop", service)
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError, match=f"systemctl status {service} says why"):
+                await client.boot(["sleep", "1000"])
+    finally:
+        shutil.rmtree(drop_in.parent)
+        systemctl("daemon-reload")
+        systemctl("reset-failed", service)
     await client.boot(["sleep", "1000"])
 
 

@@ -15,7 +15,18 @@ PYTHON = "/opt/druncd/bin/python"
 # These go on for ever.
 ENDLESS = re.compile(r"--watch|--follow| -f\b")
 # tests/outside runs those that make containers; what needs a network is run by nobody.
-KINDS = {"", "sh", "python", "toml", "sh outside", "sh by hand", "sh token", "sh mtls", "sh audit"}
+KINDS = {
+    "",
+    "sh",
+    "python",
+    "toml",
+    "sh outside",
+    "sh by hand",
+    "toml client",
+    "sh token",
+    "sh mtls",
+    "sh audit",
+}
 
 
 def blocks(kind: str, text: str) -> list[str]:

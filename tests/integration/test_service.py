@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import grpc
 import pytest
-from client import ALL, DEAD, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
+from client import ALL, DEAD, DRUNC, RUNNING, SOCKET, TOKEN, Client, boot_request, query, request
 from conftest import CONFIGURATION, Configure, processes_of, systemctl, until
 
 from druncschema.process_manager_pb2 import ProcessUUID
@@ -240,6 +241,27 @@ def test_an_address_in_use_is_a_clear_error(tmp_path: Path) -> None:
     assert status == 69
     assert "127.0.0.1:10054" in text
     assert "Traceback" not in text
+
+
+async def test_a_port_that_is_busy_keeps_no_other_closed(client: Client) -> None:
+    """Any account can listen on a port while druncd is being restarted."""
+    uuid = await client.boot(["sleep", "1000"])
+    systemctl("stop", "druncd")
+    try:
+        with socket.create_server(("127.0.0.1", 10055)):
+            assert systemctl("start", "druncd") == ""
+            await client.channel.channel_ready()
+            assert (await client.one(uuid)).status_code == RUNNING
+            root = Client(SOCKET)
+            assert len(await root.ps()) == 1
+            await root.close()
+        # When it is free again, it is listened on.
+        late = Client(DRUNC)
+        async with asyncio.timeout(30):
+            await late.channel.channel_ready()
+        await late.close()
+    finally:
+        systemctl("start", "druncd")
 
 
 async def test_a_log_that_nobody_reads_holds_up_no_stop(client: Client) -> None:

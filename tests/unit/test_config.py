@@ -98,6 +98,7 @@ def _is_setting(line: str) -> bool:
         ("[[listen]]\naddress = 'localhost:1'\nauthentication = 'tls'", ['"none", "token" or']),
         ("[[listen]]\naddress = 'localhost:1'\nmode = '0666'", ["mode is for a Unix socket"]),
         ("[[listen]]\naddress = 'localhost:1'\nadministrators = true", ["is for a Unix socket"]),
+        ("[[listen]]\naddress = 'unix:/x'\ngroup = 'daq'", ["gives it nothing", '"0660"']),
         ("[[listen]]\naddress = 'unix:/x'\nmode = '0888'", ["mode = '0888'", "octal"]),
         ("[[listen]]\naddress = 'unix:/x'\nmode = 0o600", ["mode = 384", "octal"]),
         ("[[listen]]\naddress = 'unix:/x'\ncertificate = '/c'\nkey = '/k'", ["needs no TLS"]),
@@ -179,3 +180,28 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
 )
 def test_a_listener_that_is_safe_or_said_to_be_insecure_is_taken(lines: str) -> None:
     assert len(config.parse(f"[[listen]]\n{lines}").listen) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ("address = '127.0.0.1:1'", True),
+        ("address = 'unix:/x'\nmode = '0666'", True),
+        ("address = 'unix:/x'\nmode = '0660'\ngroup = 'daq'", True),
+        ("address = 'unix:/x'", False),
+        ("address = '127.0.0.1:1'\ninsecure = true", False),
+        ("address = '127.0.0.1:1'\nauthentication = 'token'", False),
+    ],
+)
+def test_an_account_s_own_druncd_is_not_opened_to_others_by_chance(
+    lines: str, refused: bool
+) -> None:
+    text = f"[[listen]]\n{lines}"
+    assert config.parse(text)
+    (own,) = config.parse("name = 'mine'", config.own()).listen
+    assert own.address.endswith("/druncd/druncd.sock")
+    if not refused:
+        assert config.parse(text, config.own())
+        return
+    with pytest.raises(config.ConfigError, match=r"listen\[0\]: other accounts could run"):
+        config.parse(text, config.own())

@@ -30,7 +30,7 @@ async def found(answer: bytes, monkeypatch: pytest.MonkeyPatch, directory: Path)
         writer.close()
 
     async with await asyncio.start_unix_server(serve, str(directory / ACCOUNT.name)):
-        asking = lookers.Lookers(never, itself=False)
+        asking = lookers.Lookers(never)
         try:
             return await asking.find_program(SLEEP, ACCOUNT, look.Surroundings())
         finally:

@@ -89,8 +89,11 @@ async def test_lists_take_the_place_of_the_default_rules(
     assert not found.may_boot_for(user)
 
 
-async def test_a_user_called_anonymous_is_one_who_is_known() -> None:
-    assert allowed(await rights(LISTED, "anonymous"), "anonymous") == set()
+@pytest.mark.parametrize("name", ["anonymous", "@shifters", "*", "@"])
+async def test_a_user_is_not_meant_by_a_word_of_the_rules_that_is_its_name(name: str) -> None:
+    assert allowed(await rights(LISTED, name), name) == set()
+    administered = await rights('[permission]\nadministrators = ["@shifters"]\n', name)
+    assert allowed(administered, "ada") == {READ}
 
 
 async def test_a_refusal_says_what_to_whom_and_which_rule_would_allow_it() -> None:

@@ -444,7 +444,7 @@ class Client:
         address = self.settings.address
         match error.code():
             case grpc.StatusCode.UNAVAILABLE:
-                return Unavailable(f"druncd can't be reached at {address}: {_reason(text)}")
+                return Unavailable(f"druncd can't be reached at {address}: {self._why(text)}")
             case grpc.StatusCode.CANCELLED:
                 # Not by us, which is another exception.
                 return Unavailable(f"druncd at {address} is being stopped; try again")
@@ -454,6 +454,21 @@ class Client:
                 return DruncdError(f"what answers at {address} is no druncd, or an old one: {text}")
             case code:
                 return _made(statuses.kind(code), text)
+
+    def _why(self, text: str) -> str:
+        """gRPC's own words, and what they mean where TLS is concerned."""
+        reason = _reason(text)
+        if "Hostname Verification" in text:
+            return "its certificate is not for that name"
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return f"its certificate is not one of {self.settings.ca}: {reason}"
+        closed = any(words in text for words in ("Socket closed", "Connection reset"))
+        if closed and not self.settings.address.startswith("unix:"):
+            missing = "--certificate" if self.settings.ca else "--ca"
+            if not self.settings.certificate:
+                return f"{reason}; does it want TLS, with {missing}?"
+            return f"{reason}; does it take that certificate, and has it not expired?"
+        return reason
 
 
 @contextlib.contextmanager

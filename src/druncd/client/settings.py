@@ -6,9 +6,11 @@ setting is taken from the first of: an argument, the environment (``DRUNCD_ADDRE
 the file, the default.
 """
 
+import contextlib
 import difflib
 import getpass
 import os
+import ssl
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +90,16 @@ class Settings:
                 raise SettingsError(f"{one} is given, and {needed} is missing, which it needs")
         if not found["user"] and not found["certificate"]:
             found["user"] = _account()
+        token_is_given = bool(found["token"])
         if not found["token"] and found["user"]:
             found["token"] = f"{found['user']}-token"
-        found["address"] = found["address"] or _default_address()
+        if not found["address"]:
+            found["address"] = _default_address()
+            if found["address"] == LOOPBACK and token_is_given:
+                # Any account can listen there as long as druncd does not.
+                raise SettingsError(
+                    f"a token is given, and no address: say that it is for {LOOPBACK}, or another"
+                )
         return cls(**found)
 
     def credentials(self) -> "grpc.ChannelCredentials | None":
@@ -99,11 +108,35 @@ class Settings:
         Raises:
             SettingsError: a file can't be read.
         """
-        if not self.ca:
+        if not self.ca or self.address.startswith("unix:"):
             return None
+        _check_files(self)
         return grpc.ssl_channel_credentials(
             _file(self.ca), _file(self.key) or None, _file(self.certificate) or None
         )
+
+
+def _check_files(settings: Settings) -> None:
+    """Say what is wrong with the files of TLS; gRPC only says that it could not connect."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(Path(settings.ca).expanduser())
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(f"{settings.ca}: no certificate in PEM: {_reason(error)}") from error
+    if not settings.certificate:
+        return
+    certificate, key = (Path(name).expanduser() for name in (settings.certificate, settings.key))
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(
+            f"{settings.certificate} and {settings.key}: no certificate and its key in PEM:"
+            f" {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
 
 
 def _file(name: str) -> bytes:
@@ -126,9 +159,14 @@ def _account() -> str:
 
 def _default_address() -> str:
     """The account's own druncd if it has one; or the node's, by its socket if it may use that."""
-    if (own := places.own_socket()).exists():
-        return f"unix:{own}"
-    return f"unix:{places.SOCKET}" if os.access(places.SOCKET, os.W_OK) else LOOPBACK
+    with contextlib.suppress(OSError):
+        # Not that of another, to whom XDG_RUNTIME_DIR may lead root.
+        if (own := places.own_socket()).stat().st_uid == os.getuid():
+            return f"unix:{own}"
+    # Where druncd is down, any account can listen on the port: root does not go there.
+    if os.geteuid() == 0 or os.access(places.SOCKET, os.W_OK):
+        return f"unix:{places.SOCKET}"
+    return LOOPBACK
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Bounds:
         return self._running.total() == 0
 
     @contextlib.contextmanager
-    def admit(self, length: int, listener: str = "", *, stream: bool = False) -> Iterator[None]:
+    def admit(self, length: int, listener: str, *, stream: bool = False) -> Iterator[None]:
         """Let a call in, and count it until it is answered.
 
         Args:

@@ -1,7 +1,8 @@
 """A call from its begin to its end: who asks, whether it is let in, what the log keeps of it.
 
 Each call that changes something, and each that is refused, is one entry with the field
-DRUNC_AUDIT, which ``journalctl -u druncd DRUNC_AUDIT=1`` finds.
+DRUNC_AUDIT, which ``journalctl -u druncd DRUNC_AUDIT=1`` finds. Where calls fail in great
+numbers, of those that changed nothing only some are listed, and the others are counted.
 """
 
 import contextlib
@@ -33,6 +34,10 @@ TARGET_LENGTH = 500
 BURST, EACH_SECOND = 200, 20.0
 
 
+# One for each user who has shown who it is, and one for all others.
+Throttles = dict[str | None, Throttle]
+
+
 class Call:
     """One call: what is known of it so far, and its entry in the log when it has ended.
 
@@ -41,15 +46,20 @@ class Call:
         target: what it is for, in the client's words.
     """
 
-    def __init__(self, command: str, listener: str, context: Context, throttle: Throttle) -> None:
+    def __init__(self, command: str, listener: str, context: Context, throttles: Throttles) -> None:
         self._command = command
         self.context = context
-        self._throttle = throttle
+        self._throttles = throttles
         self._outcome = Outcome([])
+        self._chosen: Sequence[Process] = ()
         self.rights = Rights(
             Caller(peer=context.peer(), listener=listener), frozenset(), frozenset()
         )
         self.target = ""
+
+    def chose(self, processes: Sequence[Process]) -> None:
+        """Keep what is about to be changed, in case nobody waits for the outcome."""
+        self._chosen = processes
 
     def note(self, outcome: Outcome) -> list[Process]:
         """Keep what became of processes, tell the client whose were left out, return the rest."""
@@ -85,13 +95,16 @@ class Call:
 
     def _failed(self, error: Exception) -> None:
         if not isinstance(error, DruncdError):
-            log.error("%s failed", self, exc_info=error, extra=self._fields("failed"))
+            audited = {"DRUNC_AUDIT": "1"} if self._command in CHANGES else {}
+            fields = self._fields("failed") | audited
+            log.error("%s failed", self, exc_info=error, extra=fields)
             return
         # The kind of the error goes to the client with what it gets last.
         self.context.set_trailing_metadata(statuses.metadata(error))
-        if not self._throttle.passes():
+        throttle = self._throttles.setdefault(self.rights.caller.user, Throttle(BURST, EACH_SECOND))
+        if not throttle.passes():
             return
-        if missing := self._throttle.kept_back():
+        if missing := throttle.kept_back():
             log.warning(
                 "%d calls that failed on %s were not logged, since there were too many",
                 missing,
@@ -100,11 +113,12 @@ class Call:
         if isinstance(error, NotAuthorised):
             self._log(logging.WARNING, "refused", failures.text(error))
         else:
-            self._log(logging.INFO, "failed", failures.text(error))
+            self._log(logging.INFO, "failed", failures.text(error), self._chosen)
 
     def _abandoned(self) -> None:
         if self._command in CHANGES:
-            self._log(logging.INFO, "abandoned", f"the client is gone; it was for {self.target}")
+            text = f"before its answer; it was for {self.target}"
+            self._log(logging.INFO, "abandoned", text, self._chosen)
 
     def __str__(self) -> str:
         """The call as the log names it."""
@@ -114,14 +128,15 @@ class Call:
         return f"{self._command} by {caller} at {caller.listener}{peer}"
 
     def _log(self, level: int, outcome: str, text: str, processes: Sequence[Process] = ()) -> None:
-        fields = self._fields(outcome)
+        fields: dict[str, object] = {**self._fields(outcome)}
         if self._command in CHANGES or outcome == "refused":
             fields["DRUNC_AUDIT"] = "1"
         fields |= log_fields(processes)
         said = "" if outcome == "done" else f" {outcome}"
-        log.log(level, "%s%s: %s", self, said, text, extra=fields)
+        # On one line, lest a part of it is taken for another entry.
+        log.log(level, "%s%s: %s", self, said, " | ".join(text.splitlines()), extra=fields)
 
-    def _fields(self, outcome: str) -> dict[str, object]:
+    def _fields(self, outcome: str) -> dict[str, str]:
         caller = self.rights.caller
         fields = {
             "DRUNC_COMMAND": self._command,
@@ -146,11 +161,11 @@ class Reception:
     def __init__(self, bounds: Bounds, gate: Gate) -> None:
         self._bounds = bounds
         self._gate = gate
-        self._throttle = Throttle(BURST, EACH_SECOND)
+        self._throttles: Throttles = {}
 
     def call(self, command: str, context: Context) -> Call:
         """A call that has just come in, of which nothing is known yet."""
-        return Call(command, self._gate.listener, context, self._throttle)
+        return Call(command, self._gate.listener, context, self._throttles)
 
     @contextlib.asynccontextmanager
     async def admitted(

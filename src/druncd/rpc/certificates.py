@@ -42,6 +42,8 @@ class Certificates:
         self._client_ca = client_ca
         self._seen = self._signature()
         self._contents = self._read()
+        self._new = False
+        self._told = ""
 
     def credentials(self) -> grpc.ServerCredentials:
         """What gRPC takes for a server."""
@@ -53,18 +55,24 @@ class Certificates:
         )
 
     def reload(self) -> bool:
-        """Read the files again if they have changed; whether there is something new to use."""
+        """Read the files again if they have changed; whether something new is not in force."""
         seen = self._signature()
-        if seen == self._seen:
-            return False
-        # Also where they can't be used, lest that is logged again and again.
-        self._seen = seen
-        before = self._contents
-        try:
-            self._contents = self._read()
-        except CertificateError as error:
-            log.error("the certificates that were read before stay in force: %s", error)
-        return self._contents != before
+        if seen != self._seen:
+            try:
+                contents = self._read()
+            except CertificateError as error:
+                # Tried again each time, since it may be no fault of the files'.
+                if self._told != str(error):
+                    self._told = str(error)
+                    log.error("the certificates that were read before stay in force: %s", error)
+            else:
+                self._new = self._new or contents != self._contents
+                self._contents, self._seen, self._told = contents, seen, ""
+        return self._new
+
+    def in_force(self) -> None:
+        """Take note that what was read last is used."""
+        self._new = False
 
     def _files(self) -> Iterator[Path]:
         yield self._certificate

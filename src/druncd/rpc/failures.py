@@ -26,5 +26,5 @@ def text(error: Exception) -> str:
     found = found or f"unexpected: {error!r}"
     data = found.encode(errors="replace")
     if len(data) <= ERROR_BYTES:
-        return found
+        return data.decode()
     return data[:ERROR_BYTES].decode(errors="ignore") + "…"

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
+# Who watches needs no identity, and does so for ever.
+WATCHERS = 500
 
 Context = grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse]
 
@@ -42,6 +44,7 @@ class Health:
         self._serving = False
         self._ended = False
         self._changed = asyncio.Event()
+        self._watchers = 0
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """What answers each method."""
@@ -73,10 +76,21 @@ class Health:
         return _response(self._serving)
 
     async def _watch(
-        self, request: HealthCheckRequest, _: Context
+        self, request: HealthCheckRequest, context: Context
     ) -> AsyncIterator[HealthCheckResponse]:
         if request.service not in self._services:
             yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        if self._watchers >= WATCHERS:
+            text = f"{WATCHERS} clients watch already; ask by Check now and then"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        self._watchers += 1
+        try:
+            async for response in self._changes(request):
+                yield response
+        finally:
+            self._watchers -= 1
+
+    async def _changes(self, request: HealthCheckRequest) -> AsyncIterator[HealthCheckResponse]:
         told: bool | None = None
         while True:
             changed = self._changed

@@ -5,6 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from druncd import tokens
 from druncd.errors import NotAuthenticated, shown
 from druncd.permission import Caller, Policy, Rights
 from druncd.rpc.failures import Context
@@ -55,6 +56,11 @@ class Gate:
         self._policy = policy
         self._administrators = administrators
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients have to show who they are."""
+        return not isinstance(self._authentication, NoAuthentication)
+
     async def rights(self, token: Token, caller: Caller, context: Context) -> Rights:
         """What a caller may do, of whom nothing is known yet but what it says.
 
@@ -80,8 +86,8 @@ class NoAuthentication(Authentication):
 class ByToken(Authentication):
     """A request's token is a secret of the user that it names."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, known: Tokens) -> None:
+        self._known = known
 
     def user(self, token: Token, context: Context) -> str | None:
         """Who has the request's token.
@@ -94,7 +100,7 @@ class ByToken(Authentication):
                 "the request's token has no user_name or no token, and this listener needs both:"
                 " an administrator of the node makes a token by: druncctl token add USER"
             )
-        if not self._tokens.right(token.user_name, token.token):
+        if not self._known.right(token.user_name, token.token):
             raise NotAuthenticated(
                 f"{shown(token.user_name)} has no such token, or it has expired: an"
                 " administrator of the node makes a token by: druncctl token add USER"
@@ -108,7 +114,7 @@ class ByCertificate(Authentication):
     Args:
         sources: where it is: "cn", "email", "dns" or "uri", a colon, and a regular
             expression for the whole of that, whose only group is the name. The first
-            that is there decides.
+            that matches decides.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
@@ -137,6 +143,10 @@ class ByCertificate(Authentication):
                     raise NotAuthenticated(
                         f"the certificate is of {shown(user)}, and the request's user_name is"
                         f" {shown(token.user_name)}: make it the same, or leave it empty"
+                    )
+                if not tokens.is_user(user):
+                    raise NotAuthenticated(
+                        f"the certificate is of {shown(user)}, which can't be the name of a user"
                     )
                 return user
         wanted = ", ".join(f"{source}:{pattern.pattern}" for source, pattern in self._sources)

@@ -65,16 +65,7 @@ class Listener:
                     raise OSError(f"can't listen on {self.address}: another process listens there")
             directory = self._path.parent
             if not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
-                # As most are in the cage of druncd.service.
-                lines = [f"ReadWritePaths={directory}"]
-                lines += [
-                    line for line, hidden in HIDDEN.items() if f"{directory}/".startswith(hidden)
-                ]
-                raise OSError(
-                    f"can't listen on {self.address}: druncd finds no directory {directory} that"
-                    " it may write in. If there is one, and it is root's: systemctl edit druncd,"
-                    f" and below [Service] put {' and '.join(lines)}"
-                )
+                raise OSError(f"can't listen on {self.address}: {_cage(directory)}")
             return
         host, _, port = self.address.rpartition(":")
         try:
@@ -126,6 +117,19 @@ class Listener:
             ) from error
 
 
+def _cage(directory: Path) -> str:
+    """Why a directory can't be written in, and what to do: most are closed in druncd.service."""
+    why = f"druncd finds no directory {directory} that it may write in"
+    if os.getuid() != 0:
+        return why
+    lines = [f"ReadWritePaths={directory}"]
+    lines += [line for line, hidden in HIDDEN.items() if f"{directory}/".startswith(hidden)]
+    return (
+        f"{why}. If there is one, and it is root's: systemctl edit druncd, and below [Service]"
+        f" put {' and '.join(lines)}"
+    )
+
+
 def _acl(mode: int, group: int) -> bytes:
     """The access control list of a file of a mode, with a group in the place of its own.
 
@@ -148,7 +152,7 @@ class Door:
 
     Args:
         listener: where it is.
-        make: makes a server that listens there.
+        make: makes a server for it.
     """
 
     def __init__(self, listener: Listener, make: Callable[[Listener], grpc.aio.Server]) -> None:
@@ -164,8 +168,17 @@ class Door:
             OSError: the address can't be listened on.
         """
         self._listener.check_free()
-        self._server = self._make(self._listener)
-        await self._server.start()
+        self._server = await self._opened()
+
+    async def _opened(self) -> grpc.aio.Server:
+        server = self._make(self._listener)
+        try:
+            self._listener.bind(server)
+            await server.start()
+        except BaseException:
+            await server.stop(None)
+            raise
+        return server
 
     async def renew(self) -> None:
         """Let new connections in under new certificates, if there are; calls that run go on.
@@ -173,19 +186,28 @@ class Door:
         Clients that are connected are told to connect anew for their next call.
         """
         certificates = self._listener.certificates
-        if self._server is None or certificates is None or not certificates.reload():
+        if self._server is None:
+            await self._try_again()
             return
-        before, self._server = self._server, self._make(self._listener)
-        await self._server.start()
+        if certificates is None or not certificates.reload():
+            return
+        server = await self._opened()
+        certificates.in_force()
+        before, self._server = self._server, server
         leaving = asyncio.create_task(before.stop(LAST_SECONDS))
         self._leaving[before] = leaving
         leaving.add_done_callback(lambda _: self._leaving.pop(before))
         log.info("the certificates of %s have changed", self._listener.address)
 
-    async def close(self, seconds: float | None) -> None:
-        """Let no more clients in, and let running calls finish within a time."""
-        servers = [*self._leaving, *([self._server] if self._server else [])]
-        await asyncio.gather(*(server.stop(seconds) for server in servers))
+    async def _try_again(self) -> None:
+        with contextlib.suppress(OSError):
+            await self.open()
+            log.info("listening on %s at last", self._listener.address)
+
+    @property
+    def servers(self) -> list[grpc.aio.Server]:
+        """The server, and those before it whose calls go on."""
+        return [*self._leaving, *([self._server] if self._server else [])]
 
 
 async def renew(doors: Sequence[Door], now: asyncio.Event) -> None:

@@ -56,7 +56,7 @@ def make_server(
     gate: Gate,
     health: Health,
 ) -> grpc.aio.Server:
-    """A server that will listen on an address when it is started.
+    """A server for an address, which it does not listen on yet.
 
     Beside the process manager it has druncd's own inspection, and the standard services
     by which load balancers ask for its health and tools for its methods.
@@ -66,12 +66,9 @@ def make_server(
         contract: how its clients are answered.
         manager: what does the work.
         name: the process manager's name in every answer.
-        bounds: what it and the other servers together take.
+        bounds: what each listener takes.
         gate: who may call.
         health: tells whether the node's systemd can be reached.
-
-    Raises:
-        OSError: the address can't be bound.
     """
     server = grpc.aio.server(
         options=[
@@ -85,11 +82,13 @@ def make_server(
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_MS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
-            # One connection is not to take all that is answered at once.
-            ("grpc.max_concurrent_streams", STREAMS),
+            # One connection is not to take all that is answered at once, and one whose client
+            # has still to show who it is less than that.
+            ("grpc.max_concurrent_streams", STREAMS // 4 if gate.authenticates else STREAMS),
         ],
-        # The standard services included; what we count ourselves gets a better answer.
-        maximum_concurrent_rpcs=bounds.calls + STREAMS,
+        # What we count ourselves gets a better answer. Calls of which only a part has come,
+        # and those of the standard services, are to need many connections to fill this.
+        maximum_concurrent_rpcs=10 * (bounds.calls + STREAMS),
     )
     reception = Reception(bounds, gate)
     services = {
@@ -101,7 +100,6 @@ def make_server(
         [grpc.method_handlers_generic_handler(*service) for service in services.items()]
     )
     enable_server_reflection((*services, REFLECTION), server)
-    listener.bind(server)
     return server
 
 
@@ -177,23 +175,23 @@ class _Servicer:
 
     async def _terminate(self, request: Request, replies: Replies, call: Call) -> Response:
         query = self._query(request, call) if request.HasField("data") else Query()
-        found = call.note(await self._manager.terminate(query, call.rights))
+        found = call.note(await self._manager.terminate(query, call.rights, call.chose))
         return self._contract.several(replies, found)
 
     async def _restart(self, request: Request, replies: Replies, call: Call) -> Response:
         query = self._query(request, call)
-        (found,) = call.note(await self._manager.restart(query, call.rights))
+        (found,) = call.note(await self._manager.restart(query, call.rights, call.chose))
         return self._contract.restart(replies, found)
 
     async def _kill(self, request: Request, replies: Replies, call: Call) -> Response:
         query = self._query(request, call)
         or_none = self._contract.no_match_kills_nothing
-        found = call.note(await self._manager.kill(query, call.rights, or_none=or_none))
+        found = call.note(await self._manager.kill(query, call.rights, call.chose, or_none=or_none))
         return self._contract.killed(replies, found)
 
     async def _flush(self, request: Request, replies: Replies, call: Call) -> Response:
         query = self._query(request, call)
-        found = call.note(await self._manager.flush(query, call.rights))
+        found = call.note(await self._manager.flush(query, call.rights, call.chose))
         return self._contract.several(replies, found)
 
     async def _ps(self, request: Request, replies: Replies, call: Call) -> Response:

@@ -19,7 +19,7 @@ NATIVE = "/run/systemd/journal/socket"
 # A process that prints more than journald can write is never waited for to its end; the
 # kernel holds about 0.2 MB, which is written in less.
 BUSY_SECONDS = 1.0
-PAUSE = 0.002
+PAUSE, LONGEST_PAUSE = 0.002, 0.05
 
 # linux/sock_diag.h, linux/unix_diag.h, linux/netlink.h
 _SOCK_DIAG = 4
@@ -64,11 +64,13 @@ def _settle(busy: Callable[[_End], bool], deadline: float) -> None:
     ends = _ends()
     waiting = {cookie for cookie, end in ends.items() if busy(end)}
     begin = time.monotonic()
+    pause = PAUSE
     while waiting:
         now = time.monotonic()
         if now > deadline:
             raise TimeoutError(f"journald has not read from {len(waiting)} sockets")
-        time.sleep(PAUSE)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
         ends = _ends()
         patient = now - begin < BUSY_SECONDS
         waiting = {

@@ -1,6 +1,7 @@
 """Why a program was not started, as far as systemd and the journal know."""
 
 import os
+import pwd
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,7 @@ async def why_not_started(
     reason = f"could not start {description}: " + step.format(
         directory=shown(description.directory or "/"),
         program=shown(description.steps[0].program),
-        user=description.account,
+        user=description.account or pwd.getpwuid(os.getuid()).pw_name,
     )
     if status == EXEC and not os.access(units.LAUNCHER, os.X_OK):
         reason += f": {units.LAUNCHER}, which is a part of druncd, is missing"

@@ -41,6 +41,8 @@ LINE_BYTES = 1_300_000
 STRIDE = 10_000
 # How many units are looked up in the journal's index, rather than picked out.
 MATCHED_UNITS = 16
+# How long one of many who read may keep a thread, where a pattern takes its time.
+TURN_SECONDS = 0.05
 # How long a pattern may take for one line.
 MATCH_SECONDS = 0.2
 JOURNALS = ("/var/log/journal", "/run/log/journal")
@@ -398,9 +400,12 @@ class _Merged:
         """
         reader = self._reader
         with self._lock:
+            turn = time.monotonic() + TURN_SECONDS
             for _ in range(STRIDE):
                 if not self._wanted:
                     return False
+                if self._pattern is not None and time.monotonic() > turn:
+                    return True
                 if not reader._previous():
                     reader.seek_head()
                     self._here = bool(self._past) and reader._next()
@@ -437,7 +442,10 @@ class _Merged:
                 found.append(self._held)
                 size = len(self._held.line.encode())
                 self._held = None
+            turn = time.monotonic() + TURN_SECONDS
             for _ in range(STRIDE):
+                if self._pattern is not None and time.monotonic() > turn:
+                    break
                 if not self._wanted or not self._advance():
                     if not found:
                         self._end_past()

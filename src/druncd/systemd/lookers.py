@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from druncd import look
@@ -12,6 +13,10 @@ from druncd.process import Description
 
 DIRECTORY = "/run/druncd-look"
 LOOK_SECONDS = 10.0
+# A busy systemd may take its time to start one.
+START_SECONDS = 30.0
+# Of questions that are on their way to one.
+UNREAD_BYTES = 16 << 20
 ATTEMPTS = 3
 # An answer has a path of at most three words of a request, each byte of it escaped.
 ANSWER_BYTES = 4 << 20
@@ -22,23 +27,22 @@ class Lookers:
 
     Args:
         run_job: calls a method of systemd with a unit, and returns when its job is done.
-        itself: whether processes run under druncd's own account, so that it looks itself.
     """
 
-    def __init__(self, run_job: Callable[[str, str], Awaitable[None]], *, itself: bool) -> None:
+    def __init__(self, run_job: Callable[[str, str], Awaitable[None]]) -> None:
         self._run_job = run_job
-        self._itself = itself
         self._lookers: dict[str, _Looker] = {}
-        self._connecting = asyncio.Lock()
+        self._stuck: set[str] = set()
+        self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def find_program(
-        self, description: Description, account: Account, surroundings: look.Surroundings
+        self, description: Description, account: Account | None, surroundings: look.Surroundings
     ) -> str | None:
         """The program of a process's only step, or None where a shell has to run the steps.
 
         Args:
             description: the process.
-            account: what it will run under.
+            account: what it will run under, None for druncd's own.
             surroundings: what it has if it is sent none.
 
         Raises:
@@ -47,7 +51,7 @@ class Lookers:
         """
         asked = look.question(description, surroundings)
         try:
-            if self._itself:
+            if account is None:
                 loop = asyncio.get_running_loop()
                 looking = loop.run_in_executor(look.threads, look.look, asked)
                 program = await asyncio.wait_for(looking, LOOK_SECONDS)
@@ -64,12 +68,18 @@ class Lookers:
 
     async def _ask(self, asked: look.Question, account: Account) -> str | None:
         for _ in range(ATTEMPTS):
-            looker = await self._looker(account)
+            async with asyncio.timeout(START_SECONDS):
+                looker = await self._looker(account)
             # It is gone if it was killed, as each process of the account can do.
             with contextlib.suppress(ConnectionError):
-                # A directory can be on a file server that hangs.
-                async with asyncio.timeout(LOOK_SECONDS):
-                    return await looker.ask(asked)
+                try:
+                    # A directory can be on a file server that hangs.
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        return await looker.ask(asked)
+                except TimeoutError:
+                    # Or its account has stopped it; whoever asks next gets another.
+                    self._stuck.add(account.name)
+                    raise
         service = f"druncd-look@{account.name}.service"
         raise look.NotThereError(
             f"{service}, which looks for programs, ends at once; systemctl status {service}"
@@ -78,10 +88,12 @@ class Lookers:
 
     async def _looker(self, account: Account) -> "_Looker":
         # One at a time, so that there is one connection to each.
-        async with self._connecting:
+        async with self._connecting[account.name]:
             looker = self._lookers.get(account.name)
-            if looker is not None and looker.account != account:
-                # It keeps the groups that it was started with.
+            # It keeps the groups that it was started with.
+            changed = looker is not None and looker.account != account
+            if looker is not None and (changed or account.name in self._stuck):
+                self._stuck.discard(account.name)
                 looker.close()
                 await self._run_job("StopUnit", f"druncd-look@{account.name}.service")
             if looker is None or looker.lost or looker.account != account:
@@ -120,7 +132,11 @@ class _Looker(asyncio.Protocol):
             NotThereError: something is not there.
             ConnectionError: the looker is gone.
         """
-        if self.lost or self._transport is None:
+        if self.lost or self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            # It does not read, which its account can bring about.
+            self.close()
             raise ConnectionResetError
         number = next(self._numbers)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -133,6 +149,7 @@ class _Looker(asyncio.Protocol):
 
     def close(self) -> None:
         """Give up; whoever waits for an answer is told."""
+        self.lost = True
         if self._transport is not None:
             self._transport.abort()
 

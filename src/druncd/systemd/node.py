@@ -157,7 +157,7 @@ class Node:
         self._scope = scope
         self._root = cgroup.MOUNT
         self._bus = Bus(scope.name, scope.bus, self._signal, self._read_afresh, self._lost)
-        self._lookers = Lookers(self._look_job, itself=not scope.changes_account)
+        self._lookers = Lookers(self._look_job)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change during the readings under way, to tell
@@ -292,7 +292,7 @@ class Node:
         await self._died.wait()
         self._died.clear()
 
-    async def find_program(self, description: Description, account: Account) -> str | None:
+    async def find_program(self, description: Description, account: Account | None) -> str | None:
         """The program of a process's only step, or None where a shell has to run the steps.
 
         It is looked for with the rights of the account that will run it.
@@ -334,7 +334,13 @@ class Node:
         self._add(unit)
         try:
             if lines := added.unwritten():
-                dropin.write(self._scope.runtime, name, lines)
+                try:
+                    dropin.write(self._scope.runtime, name, lines)
+                except OSError as error:
+                    raise CouldNotStart(
+                        f"could not start {description}: its drop-in can't be written:"
+                        f" {error.filename}: {error.strerror}"
+                    ) from error
             properties = units.properties(
                 description, program, self._settings, added, scope=self._scope
             )

@@ -9,6 +9,7 @@ Left out is what a daemon-reload would change (measured on 252): CPUQuota loses 
 decimals, and TasksMax as a percentage becomes a tenth of it.
 """
 
+import contextlib
 import difflib
 import grp
 import re
@@ -157,10 +158,12 @@ def mistakes(found: Mapping[str, Any]) -> Iterator[tuple[str, Any, Wrong]]:
 
 def doubts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What this node lacks of what correct properties name: the property, and what is not there."""
-    online = _cpu_set(Path("/sys/devices/system/cpu/online").read_text())
     for name in ("CPUAffinity", "AllowedCPUs"):
-        if (value := found.get(name, "numa")) != "numa" and (cpus := _cpu_set(value) - online):
-            yield name, f"CPU {min(cpus)}"
+        if (value := found.get(name, "numa")) != "numa":
+            with contextlib.suppress(OSError):
+                online = _cpu_set(Path("/sys/devices/system/cpu/online").read_text())
+                if cpus := _cpu_set(value) - online:
+                    yield name, f"CPU {min(cpus)}"
     if "SupplementaryGroups" not in found:
         return
     for group in _group_names(found["SupplementaryGroups"]):
