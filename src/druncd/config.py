@@ -300,6 +300,9 @@ class LimitsTable(tables.Table):
     processes_per_session: Annotated[
         int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
     ] = 2_000
+    processes_per_user: Annotated[
+        int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
+    ] = 4_000
     calls: Annotated[
         int, Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
     ] = 2_000

@@ -28,6 +28,7 @@ from druncd.errors import (
     StillAlive,
     Unavailable,
     listed,
+    shown,
 )
 from druncd.permission import Action, Rights
 from druncd.process import Description, Inspected, LogLine, Outcome, Process, Status
@@ -45,10 +46,14 @@ LOGGED_VALUES = 150
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many processes may run at once, on the node and in one session."""
+    """How many processes may run at once: on the node, in one session, of one user.
+
+    Those of callers who have shown no identity are as of one user.
+    """
 
     processes: int
     processes_per_session: int
+    processes_per_user: int
 
 
 # Told of the processes that a command is about to change.
@@ -428,6 +433,15 @@ class Manager:
                 f" on this node, and [limits] processes_per_session ="
                 f" {self._limits.processes_per_session} in druncd's configuration;"
                 " kill some, or raise it and restart druncd"
+            )
+        owner = process.description.owner
+        alive = sum(other.owner == owner for other in counted)
+        if alive >= self._limits.processes_per_user:
+            whose = "of callers without authentication" if owner is None else f"of {shown(owner)}"
+            raise LimitReached(
+                f"could not start {process.description}: {alive} processes {whose} run on this"
+                f" node, and [limits] processes_per_user = {self._limits.processes_per_user} in"
+                " druncd's configuration; kill some, or raise it and restart druncd"
             )
 
     async def _each(

@@ -94,10 +94,12 @@ class Rights:
 
     def remedy(self, action: Action) -> str:
         """Which rule would allow that to the caller."""
-        who = ANONYMOUS if self.caller.user is None else self.caller.user
+        anonymous = self.caller.user is None
+        who = ANONYMOUS if anonymous else self.caller.user
+        known = "call on a listener with authentication; " if anonymous else ""
         return (
-            "an administrator may, and so may whoever druncd's configuration allows it to:"
-            f' [[permission.allow]] who = ["{who}"], actions = ["{action.value}"],'
+            f"{known}an administrator may, and so may whoever druncd's configuration allows it"
+            f' to: [[permission.allow]] who = ["{who}"], actions = ["{action.value}"],'
             ' processes = "all"'
         )
 

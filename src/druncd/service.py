@@ -180,7 +180,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     limits = settings.limits
     manager = Manager(
         node,
-        Limits(limits.processes, limits.processes_per_session),
+        Limits(limits.processes, limits.processes_per_session, limits.processes_per_user),
         Accounts(settings.process.user, settings.process.privileged),
         _profiles(settings),
     )

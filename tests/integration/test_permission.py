@@ -20,6 +20,7 @@ from druncd.client import (
     CouldNotStart,
     Description,
     DruncdError,
+    LimitReached,
     NotAuthorised,
     NotFound,
     Process,
@@ -352,6 +353,18 @@ processes = "all"
                 await asyncio.sleep(0.1)
     finally:
         subprocess.run(["gpasswd", "-d", "ada", "shifters"], check=True, capture_output=True)
+
+
+async def test_one_user_does_not_take_all_places(user: Users, configure: Configure) -> None:
+    await configure(LISTENERS + "[limits]\nprocesses = 3\nprocesses_per_user = 2\n")
+    for _ in range(2):
+        await user("ada").boot(sleeper())
+    with pytest.raises(LimitReached, match=r"2 processes of 'ada'.*processes_per_user = 2"):
+        await user("ada").boot(sleeper())
+    mine = await user("ben").boot(sleeper())
+    with pytest.raises(LimitReached, match=r"\[limits\] processes = 3"):
+        await user("x", INTERFACE).boot(sleeper())
+    assert (await states())[mine.uuid]
 
 
 async def test_who_may_not_boot_boots_nothing(user: Users, configure: Configure) -> None:
