@@ -84,7 +84,7 @@ async def _change(
     given: Globals, selectors: Selectors, command: str, work: Work, *, yes: bool
 ) -> None:
     left_out: list[str] = []
-    async with given.client(left_out.append) as client:
+    async with given.client(notice=left_out.append) as client:
         if selectors.everything:
             found = await selectors.find(client)
         else:

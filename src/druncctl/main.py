@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -113,12 +112,8 @@ class Globals:
     color: str
     own: bool = False
 
-    def client(self, notice: Callable[[str], None] | None = None) -> "Client":
-        """A client of the druncd that is meant.
-
-        Args:
-            notice: told of processes that a call left out.
-        """
+    def client(self, **more: Any) -> "Client":
+        """A client of the druncd that is meant, with more arguments of `Client`."""
         from druncd.client import Client, SettingsError  # noqa: PLC0415 - see COMMANDS
 
         try:
@@ -129,7 +124,7 @@ class Globals:
                 ca=self.ca,
                 certificate=self.certificate,
                 key=self.key,
-                notice=notice,
+                **more,
             )
         except SettingsError as error:
             raise Wrong(str(error)) from error

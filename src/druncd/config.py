@@ -158,6 +158,11 @@ class Listen(tables.Table):
     insecure: Annotated[bool, Field(description="true or false")] = False
 
     @property
+    def bits(self) -> int:
+        """The mode as a number."""
+        return int(self.mode, 8)
+
+    @property
     def is_unix(self) -> bool:
         """Whether it is a Unix socket."""
         return self.address.startswith("unix:")
@@ -423,7 +428,7 @@ class Defaults:
             for index, listen in enumerate(config.listen)
             if listen.authentication == "none"
             and not listen.insecure
-            and not (listen.is_unix and not int(listen.mode, 8) & 0o077)
+            and not (listen.is_unix and not listen.bits & 0o077)
         ]
 
     def mistakes(self, found: dict[str, Any]) -> list[str]:
@@ -517,12 +522,12 @@ def _socket_contradictions(listen: Listen) -> Iterator[str]:
         yield f"{name} is for host:port: a Unix socket needs no TLS"
     if listen.authentication == "mtls":
         yield 'authentication = "mtls" is for host:port: a Unix socket has no certificates'
-    if listen.group and not int(listen.mode, 8) & 0o070:
+    if listen.group and not listen.bits & 0o070:
         yield (
             f"group = {listen.group!r} with mode = {listen.mode!r} gives it nothing: the middle"
             ' digit is its, as in "0660"'
         )
-    if listen.administrators and int(listen.mode, 8) & 0o007:
+    if listen.administrators and listen.bits & 0o007:
         yield (
             f"administrators = true with mode = {listen.mode!r} makes administrators of all"
             ' accounts of the node: give a mode that ends with 0, such as "0660"'

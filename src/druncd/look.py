@@ -12,7 +12,6 @@ import os
 import socket
 import stat
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
 from druncd.errors import shown
@@ -35,7 +34,6 @@ _PR_SET_DUMPABLE = 4
 THREADS = 256
 # How many are kept for the next questions.
 WAITING = 4
-threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look")
 
 
 class NotThereError(Exception):

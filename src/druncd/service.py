@@ -210,7 +210,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
                 ),
                 health=healthy,
             )
-            listener = Listener(listen.address, int(listen.mode, 8), listen.group, files)
+            listener = Listener(listen.address, listen.bits, listen.group, files)
             doors.append(Door(listener, make))
         await _open(doors, settings.listen)
         reload = asyncio.Event()

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from druncd import files
+
 log = logging.getLogger(__name__)
 
 HEAD = "# The tokens of druncd's users, as salted hashes; see druncctl token --help.\n"
@@ -93,10 +95,7 @@ class Tokens:
         return bool(entries) and any(not each.expired for each in found)
 
     def _refresh(self) -> None:
-        seen: tuple[int, ...] = ()
-        with contextlib.suppress(OSError):
-            now = os.stat(self._path)
-            seen = (now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_size)
+        seen = files.signature(self._path)
         if seen == self._seen:
             return
         self._seen = seen

@@ -10,14 +10,13 @@ import contextlib
 import difflib
 import getpass
 import os
-import ssl
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-from druncd import places
+from druncd import files, places
 
 LOOPBACK = "127.0.0.1:10054"
 NAMES = ("address", "user", "token", "ca", "certificate", "key")
@@ -118,25 +117,19 @@ class Settings:
 
 def _check_files(settings: Settings) -> None:
     """Say what is wrong with the files of TLS; gRPC only says that it could not connect."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(Path(settings.ca).expanduser())
-    except (ssl.SSLError, OSError) as error:
-        raise SettingsError(f"{settings.ca}: no certificate in PEM: {_reason(error)}") from error
+        files.check_authority(Path(settings.ca).expanduser())
+    except files.PemError as error:
+        raise SettingsError(f"{settings.ca}: no certificate in PEM: {error}") from error
     if not settings.certificate:
         return
     certificate, key = (Path(name).expanduser() for name in (settings.certificate, settings.key))
     try:
-        context.load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, OSError) as error:
+        files.check_certificate(certificate, key)
+    except files.PemError as error:
         raise SettingsError(
-            f"{settings.certificate} and {settings.key}: no certificate and its key in PEM:"
-            f" {_reason(error)}"
+            f"{settings.certificate} and {settings.key}: no certificate and its key in PEM: {error}"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
 
 
 def _file(name: str) -> bytes:

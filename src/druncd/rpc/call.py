@@ -29,10 +29,9 @@ log = logging.getLogger("druncd.audit")
 CHANGES = frozenset(("boot", "restart", "kill", "flush", "terminate"))
 # Of the texts that a client sends, in one entry.
 TARGET_LENGTH = 500
-# Failures that are logged at once, and each second, of a listener: journald drops lines of
-# a service that floods it, and the entries of changes are to stay.
+# Failures of one caller that are logged at once, and each second: journald drops lines of a
+# service that floods it, and the entries of changes are to stay.
 BURST, EACH_SECOND = 200, 20.0
-
 
 # One for each user who has shown who it is, and one for all others.
 Throttles = dict[str | None, Throttle]
@@ -44,6 +43,7 @@ class Call:
     Attributes:
         rights: what the caller may do; nothing before it is known.
         target: what it is for, in the client's words.
+        context: what gRPC knows of it.
     """
 
     def __init__(self, command: str, listener: str, context: Context, throttles: Throttles) -> None:

@@ -1,13 +1,12 @@
 """The certificates of a listener: read, checked, and read again when the files change."""
 
-import contextlib
 import logging
-import os
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+
+from druncd import files
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +80,8 @@ class Certificates:
             yield self._client_ca
 
     def _signature(self) -> list[tuple[int, ...]]:
-        """What changes when a file does."""
-        found: list[tuple[int, ...]] = []
-        for file in self._files():
-            with contextlib.suppress(OSError):
-                now = os.stat(file)
-                found.append((now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_size))
-        return found
+        """What changes when one of the files does."""
+        return [files.signature(file) for file in self._files()]
 
     def _read(self) -> list[bytes]:
         """The contents of the files.
@@ -104,27 +98,18 @@ class Certificates:
 
     def _check(self) -> None:
         """Make sure that the files are what they should be; gRPC would refuse every client."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self._certificate, self._key, password=_no_password)
-        except (ssl.SSLError, OSError, ValueError) as error:
+            files.check_certificate(self._certificate, self._key)
+        except files.PemError as error:
             raise CertificateError(
                 f"{self._certificate} and {self._key} are no certificate and its key in PEM:"
-                f" {_reason(error)}"
+                f" {error}"
             ) from error
         if self._client_ca is None:
             return
         try:
-            context.load_verify_locations(self._client_ca)
-        except (ssl.SSLError, OSError) as error:
+            files.check_authority(self._client_ca)
+        except files.PemError as error:
             raise CertificateError(
-                f"{self._client_ca} holds no certificate in PEM: {_reason(error)}"
+                f"{self._client_ca} holds no certificate in PEM: {error}"
             ) from error
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted, and druncd has nobody to ask for its password")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)

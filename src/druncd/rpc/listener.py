@@ -170,6 +170,11 @@ class Door:
         self._listener.check_free()
         self._server = await self._opened()
 
+    @property
+    def may_change(self) -> bool:
+        """Whether `renew` may have something to do some day."""
+        return self._server is None or self._listener.certificates is not None
+
     async def _opened(self) -> grpc.aio.Server:
         server = self._make(self._listener)
         try:
@@ -220,5 +225,6 @@ async def renew(doors: Sequence[Door], now: asyncio.Event) -> None:
             except Exception:
                 log.exception("could not let clients in under new certificates")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
+            look_again = any(door.may_change for door in doors)
+            async with asyncio.timeout(LOOK_SECONDS if look_again else None):
                 await now.wait()

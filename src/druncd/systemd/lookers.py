@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from druncd import look
 from druncd.account import Account
@@ -20,6 +21,9 @@ UNREAD_BYTES = 16 << 20
 ATTEMPTS = 3
 # An answer has a path of at most three words of a request, each byte of it escaped.
 ANSWER_BYTES = 4 << 20
+
+# Each look at a file server that hangs keeps one for good.
+_threads = ThreadPoolExecutor(look.THREADS, thread_name_prefix="look")
 
 
 class Lookers:
@@ -53,7 +57,7 @@ class Lookers:
         try:
             if account is None:
                 loop = asyncio.get_running_loop()
-                looking = loop.run_in_executor(look.threads, look.look, asked)
+                looking = loop.run_in_executor(_threads, look.look, asked)
                 program = await asyncio.wait_for(looking, LOOK_SECONDS)
             else:
                 program = await self._ask(asked, account)
