@@ -37,16 +37,18 @@ Uuids = dict[str, str]
 async def session(client: Client) -> Uuids:
     """Processes of a session, of which two have died, and one of no session."""
     uuids = {}
-    for name, tree_id, script in (
-        ("root-controller", "0", "exec sleep 1000"),
-        ("readout-1", "0.1", "echo configured; echo run 7 started; exec sleep 1000"),
-        ("readout-2", "0.2", "echo configured; echo no link >&2; exit 3"),
-        ("dataflow", "0.3", "kill -SEGV $$"),
+    for name, tree_id, script, last in (
+        ("root-controller", "0", "exec sleep 1000", ""),
+        ("readout-1", "0.1", "echo configured; echo run 7 started; exec sleep 1000", "run 7"),
+        ("readout-2", "0.2", "echo configured; echo no link >&2; exit 3", "no link"),
+        ("dataflow", "0.3", "kill -SEGV $$", ""),
     ):
         uuids[name] = await client.sh(script, name=name, session="np04", tree_id=tree_id)
+        if last:
+            # The next one prints after it, so that the order of merged lines is known.
+            await client.printed(uuids[name], last)
     uuids["monitor"] = await client.boot(["sleep", "1000"], name="monitor", session=None)
     await client.dead(uuids["readout-2"], uuids["dataflow"])
-    await client.printed(uuids["readout-1"], "run 7")
     return uuids
 
 
