@@ -521,7 +521,7 @@ async def test_a_flood_of_requests(connect: Make, address: str) -> None:
     before = memory()
     async with served(connect):
         flood = await asyncio.create_subprocess_exec(
-            "/opt/druncd/bin/python",
+            "/usr/lib/druncd/bin/python",
             "-c",
             FLOOD,
             str(REQUESTS[address]),
@@ -631,7 +631,7 @@ def test_druncd_does_not_start_with_certificates_that_can_not_be_used(
     )
     for words, status in ((["--check"], 78), ([], 69)):
         result = subprocess.run(
-            ["/opt/druncd/bin/druncd", "--config", file, *words],
+            ["/usr/bin/druncd", "--config", file, *words],
             check=False,
             capture_output=True,
             text=True,

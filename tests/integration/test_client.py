@@ -281,7 +281,7 @@ def test_settings_come_from_arguments_the_environment_a_file_or_defaults(
 def test_who_may_not_use_the_socket_uses_the_port() -> None:
     script = "from druncd.client import Settings; print(Settings.find().address)"
     found = subprocess.run(
-        ["setpriv", "--reuid=drunc", "--clear-groups", "/opt/druncd/bin/python", "-c", script],
+        ["setpriv", "--reuid=drunc", "--clear-groups", "/usr/lib/druncd/bin/python", "-c", script],
         check=True,
         capture_output=True,
         text=True,

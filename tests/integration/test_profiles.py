@@ -12,7 +12,7 @@ from client import ALL, Client, query
 from conftest import CONFIGURATION, Configure, slices, systemctl, units
 
 PYTHON = "/usr/bin/python3"
-DRUNCD = "/opt/druncd/bin/druncd"
+DRUNCD = "/usr/bin/druncd"
 TRANSIENT = Path("/run/systemd/transient")
 
 # Cores and limits that a small container has; the README's has those of a node.

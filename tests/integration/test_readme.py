@@ -11,7 +11,7 @@ from client import Client
 from conftest import CONFIGURATION, systemctl
 
 README = Path("/root/README.md")
-PYTHON = "/opt/druncd/bin/python"
+PYTHON = "/usr/lib/druncd/bin/python"
 # These go on for ever.
 ENDLESS = re.compile(r"--watch|--follow| -f\b")
 # tests/outside runs those that make containers; what needs a network is run by nobody.

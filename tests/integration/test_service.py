@@ -17,7 +17,7 @@ from druncschema.process_manager_pb2 import ProcessUUID
 
 def druncd(*arguments: str) -> tuple[int, str]:
     result = subprocess.run(
-        ["/opt/druncd/bin/druncd", *arguments], check=False, capture_output=True, text=True
+        ["/usr/bin/druncd", *arguments], check=False, capture_output=True, text=True
     )
     return result.returncode, result.stdout + result.stderr
 
@@ -172,7 +172,7 @@ def test_without_systemd_it_logs_to_standard_error(tmp_path: Path) -> None:
     file = tmp_path / "druncd.toml"
     file.write_text(f'listen = [{{address = "unix:{tmp_path}/d.sock"}}]\n')
     with subprocess.Popen(
-        ["/opt/druncd/bin/druncd", "--config", str(file)], stderr=subprocess.PIPE, text=True
+        ["/usr/bin/druncd", "--config", str(file)], stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         first = running.stderr.readline()

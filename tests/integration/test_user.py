@@ -21,8 +21,8 @@ from druncd.errors import CouldNotStart, StillAlive, Unavailable
 from druncd.process import Description, Step
 from druncd.query import Query
 
-PYTHON = "/opt/druncd/bin/python"
-DRUNCD = "/opt/druncd/bin/druncd"
+PYTHON = "/usr/lib/druncd/bin/python"
+DRUNCD = "/usr/bin/druncd"
 
 
 @dataclass(frozen=True)

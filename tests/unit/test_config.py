@@ -1,11 +1,13 @@
 """The configuration: defaults, and mistakes that say what they are."""
 
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from druncd import config
+from druncd import config, tables
 
 SHIPPED = Path(__file__).parents[2] / "units" / "druncd.toml"
 
@@ -31,8 +33,15 @@ def test_the_shipped_file_shows_every_setting_with_its_default() -> None:
     assert config.parse(text) == config.Config()
     settings = [line.removeprefix("# ") for line in text.splitlines() if _is_setting(line)]
     assert config.parse("\n".join(settings)) == config.Config()
-    for key in ("name", "address", "contract", "user", "properties", "signal", "timeout", "level"):
-        assert any(line.startswith(f"{key} = ") for line in settings)
+    found = tomllib.loads("\n".join(settings))
+    assert found.keys() == config.Config.model_fields.keys() - {"profile"}
+    for name, table in vars(config.Config()).items():
+        if isinstance(table, tables.Table):
+            assert found[name].keys() == type(table).model_fields.keys()
+    # Of those that are lists of tables, some keys are in an example or in a sentence only.
+    for kind in (config.Listen, config.AllowTable, config.Profile):
+        for key in kind.model_fields:
+            assert re.search(rf"\b{key}( =| is|\.properties)", text), key
 
 
 def _is_setting(line: str) -> bool:

@@ -1,0 +1,300 @@
+"""The package: built, installed, upgraded, downgraded and removed, in a container.
+
+Containers have druncd by the package to begin with, so all integration tests try it, too.
+"""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+CONTAINER = str(REPOSITORY / "tests/harness/container")
+SPEC = (REPOSITORY / "packaging/druncd.spec").read_text()
+NAME = "druncd-rpm"
+BUILT = "/usr/src/packages"
+VERSION = re.findall(r"^Version: +(\S+)$", SPEC, re.MULTILINE)[0]
+HIGHER = f"{VERSION}.1"
+# Of the integration tests: those of what is installed, and of what a process is given.
+PART = ("install", "boot")
+# Everything of it is in or below one of these.
+PLACES = (
+    "/etc/druncd",
+    "/usr/bin/druncctl",
+    "/usr/bin/druncd",
+    "/usr/lib/druncd",
+    "/usr/lib/systemd/system/drunc",
+    "/usr/lib/systemd/user/drunc",
+    "/usr/lib/sysusers.d/druncd.conf",
+    "/usr/lib/tmpfiles.d/druncd.conf",
+    "/usr/libexec/druncd",
+    "/usr/share/bash-completion/completions/druncctl",
+    "/usr/share/doc/druncd",
+    "/usr/share/druncd",
+    "/usr/share/licenses/druncd",
+    "/usr/share/man/man1/druncctl.1",
+    "/usr/share/man/man5/druncd.toml.5",
+    "/usr/share/man/man8/druncd.8",
+    "/usr/share/zsh/site-functions/_druncctl",
+)
+# What the package requires, and Debian's rpm can't know to be there: by Debian's package.
+OF_DEBIAN = {
+    "bash": "bash",
+    "coreutils": "coreutils",
+    "dbus": "dbus",
+    "systemd": "systemd",
+}
+
+
+def tried(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CONTAINER, "exec", NAME, "bash", "-euo", "pipefail", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def inside(script: str) -> str:
+    """What a script prints that runs in the container and has to succeed."""
+    result = tried(script)
+    assert result.returncode == 0, f"{script}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def container() -> Iterator[None]:
+    subprocess.run([CONTAINER, "down", NAME], check=True)
+    subprocess.run([CONTAINER, "up", NAME], check=True)
+    yield
+    subprocess.run([CONTAINER, "down", NAME], check=True)
+
+
+@pytest.fixture
+def clean() -> None:
+    """The package as it was built, druncd running, and not one process."""
+    inside(
+        "rpm --query druncd && rpm --erase druncd;"
+        " systemctl stop drunc.slice; systemctl reset-failed; rm -rf /etc/druncd;"
+        f" rpm --install --nodeps {package(BUILT)}; systemctl enable --now druncd"
+    )
+
+
+@pytest.fixture(scope="module")
+def higher() -> str:
+    """A package of a higher version, which one line of the source says."""
+    inside(
+        "cp -r /usr/src/druncd /srv/higher; cd /srv/higher/packaging;"
+        f" sed -i 's/^Version: .*/Version: {HIGHER}/' druncd.spec;"
+        f" ./rpm --wheels /opt/wheels /srv/next"
+    )
+    return package("/srv/next")
+
+
+def package(directory: str) -> str:
+    return inside(f"ls {directory}/druncd-*.$(uname -m).rpm").strip()
+
+
+def boot(count: int) -> None:
+    for _ in range(count):
+        inside("druncctl boot -- sleep 1000")
+
+
+def services() -> list[str]:
+    """The main processes of druncd, and of the druncd of ada."""
+    return [
+        inside(f"systemctl {of} show -P MainPID druncd").strip() for of in ("", "--user -M ada@")
+    ]
+
+
+def ticks(file: Path) -> int:
+    return file.read_text().count("\n")
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "this did not come true"
+        time.sleep(0.05)
+
+
+def pids() -> dict[str, str]:
+    """The main process of each unit of druncd's that runs."""
+    script = "systemctl list-units --plain --no-legend --state=running 'drunc-*.service'"
+    units = [line.split()[0] for line in inside(script).splitlines()]
+    return {unit: inside(f"systemctl show -P MainPID {unit}").strip() for unit in units}
+
+
+def running() -> set[str]:
+    """The uuids of the processes that druncd says to run."""
+    listed = json.loads(inside("druncctl ps --json"))
+    return {process["uuid"] for process in listed if process["running"]}
+
+
+def test_built_elsewhere_at_another_time_its_payload_is_the_same() -> None:
+    inside(
+        "cp -r /usr/src/druncd /srv/elsewhere; touch -d 2026-01-01 /srv/elsewhere/src/druncd/*.py;"
+        " chmod -R go-rwx /srv/elsewhere; mkdir /srv/temporary; umask 077; cd /;"
+        " TMPDIR=/srv/temporary TZ=Asia/Kolkata LC_ALL=C HOME=/nowhere"
+        " srv/elsewhere/packaging/rpm --wheels /opt/wheels /srv/again"
+    )
+    asked = r"%{PAYLOADDIGEST}\n[%{FILENAMES} %{FILEDIGESTS} %{FILEMODES} %{FILEMTIMES}\n]"
+    first, second = (
+        inside(f"rpm -qp --qf '{asked}' {directory}/*.rpm").splitlines()
+        for directory in (BUILT, "/srv/again")
+    )
+    assert len(first) > 1000
+    assert first == second
+    assert inside("ls /srv/temporary") == ""
+
+
+def test_rpmlint_finds_no_error() -> None:
+    result = tried(
+        "cd /usr/src/druncd/packaging;"
+        f" rpmlint --ignore-unused-rpmlintrc -c rpmlint.toml {BUILT}/*.rpm druncd.spec"
+    )
+    assert " 0 errors" in result.stdout, result.stdout
+    assert result.returncode == 0
+
+
+def test_what_is_passed_over_of_its_requirements_is_there_by_debian_s_packages() -> None:
+    """Debian's rpm knows of no package but ours, hence --nodeps."""
+    libraries = inside("ldconfig -p")
+    for line in inside(f"rpm -qp --requires {package(BUILT)}").splitlines():
+        name, *version = line.split()
+        if name.startswith("/"):
+            inside(f"test -x {name}")
+        elif name in OF_DEBIAN:
+            found = inside(f"dpkg-query -W -f '${{Version}}' {OF_DEBIAN[name]}")
+            if version:
+                inside(f"dpkg --compare-versions {found} ge {version[1]}")
+        elif match := re.match(r"(ld-linux-.*|lib.*)\.so\.\d+", name):
+            assert match[0] in libraries
+        else:
+            # What RPM itself is able to, the package's own configuration, and a way of linking.
+            assert re.match(r"rpmlib\(|config\(druncd\) = |rtld\(GNU_HASH\)", line)
+
+
+def test_its_files_are_where_they_are_expected_and_as_they_were_packaged() -> None:
+    assert inside("rpm --verify --nodeps druncd") == ""
+    listed = inside("rpm -q --qf '[%{FILENAMES}\\t%{FILEMODES:perms} %{FILEUSERNAME}\\n]' druncd")
+    for line in listed.splitlines():
+        name, rights = line.split("\t")
+        assert name.startswith(PLACES), name
+        assert re.fullmatch(r"l.{9} root|.{5}-..-. root", rights), line
+    assert set(PLACES) <= {
+        place for place in PLACES if any(line.startswith(place) for line in listed.splitlines())
+    }
+
+
+def test_no_file_names_where_it_was_built() -> None:
+    # Where packaging/rpm is, and its temporary directory.
+    built = "/usr/src/druncd|/tmp/tmp[.]"
+    assert inside(f"rpm -ql druncd | xargs grep -d skip -lE '{built}' || :") == ""
+    assert inside(f"zcat /usr/share/man/man*/drunc*.gz | grep -cE '{built}' || :") == "0\n"
+
+
+def test_the_manual_and_the_completion_are_found() -> None:
+    for page in ("man8/druncd.8", "man1/druncctl.1", "man5/druncd.toml.5"):
+        assert "SEE ALSO" in inside(f"zcat -f /usr/share/man/{page}*").upper()
+    assert "complete" in inside("cat /usr/share/bash-completion/completions/druncctl")
+    assert inside("head -n 1 /usr/share/zsh/site-functions/_druncctl") == "#compdef druncctl\n"
+
+
+def test_it_is_installed_and_started_from_its_files_alone() -> None:
+    inside("rpm --erase druncd; mkdir /srv/away; mv /usr/src/druncd /opt /srv/away; mkdir /opt")
+    try:
+        left = "/etc/druncd /usr/lib/druncd /usr/libexec/druncd /usr/share/druncd /usr/bin/druncd*"
+        assert inside(f"ls -d {left} 2>/dev/null || :") == ""
+        inside(f"rpm --install --nodeps {package(BUILT)}")
+        inside("systemctl enable --now druncd")
+        assert inside("druncctl boot -- sleep 1000").strip() in running()
+        inside("druncctl terminate --yes; druncctl flush --all --yes")
+        assert inside("rpm --verify --nodeps druncd") == ""
+    finally:
+        inside("rmdir /opt; mv /srv/away/opt /; mv /srv/away/druncd /usr/src")
+    for file in ("tests", "pyproject.toml", "README.md"):
+        subprocess.run([CONTAINER, "cp", NAME, str(REPOSITORY / file), f"/root/{file}"], check=True)
+    files = " ".join(f"tests/integration/test_{name}.py" for name in PART)
+    printed = inside(
+        "cd /root; PYTHONPATH=/opt/tests PYTHONDONTWRITEBYTECODE=1"
+        f" /usr/lib/druncd/bin/python -m pytest -p no:cacheprovider {files}"
+    )
+    assert re.search(r"=== \d+ passed in ", printed)
+
+
+@pytest.mark.usefixtures("clean")
+def test_an_upgrade_and_a_downgrade_leave_processes_running_and_known(
+    higher: str, tmp_path: Path
+) -> None:
+    configuration = "[kill]\ntimeout = 7  # changed by hand\n"
+    inside(f"printf '{configuration}' >/etc/druncd/druncd.toml; systemctl restart druncd")
+    inside("useradd ada; loginctl enable-linger ada; systemctl start user@$(id -u ada)")
+    inside("systemctl --user --machine=ada@ start druncd")
+    boot(10)
+    ticking = "for ((i = 0;; i++)); do echo tick $i; sleep 0.02; done"
+    inside(f"druncctl boot --name ticker -- bash -c '{ticking}'")
+    before, known = pids(), running()
+    assert len(before) == len(known) == 11
+    streamed = tmp_path / "ticks"
+    with streamed.open("w") as file:
+        follower = subprocess.Popen(
+            [CONTAINER, "exec", NAME, "druncctl", "logs", "ticker", "--follow", "-n", "1000"],
+            stdout=file,
+        )
+    try:
+        until(lambda: ticks(streamed) > 0)
+        for version, file_name, options in (
+            (HIGHER, higher, "--upgrade"),
+            (VERSION, package(BUILT), "--upgrade --oldpackage"),
+        ):
+            mains = services()
+            seen = ticks(streamed)
+            inside(f"rpm --nodeps {options} {file_name}")
+            assert inside("druncctl --version").split()[-1] == version
+            assert f" {version} " in f"{inside('druncctl describe')} ".replace("\n", " ")
+            assert all(old != new for old, new in zip(mains, services(), strict=True))
+            assert pids() == before
+            assert running() == known
+            until(lambda seen=seen: ticks(streamed) > seen + 50)  # type: ignore[misc]
+            assert inside("cat /etc/druncd/druncd.toml") == configuration
+            assert inside("druncctl boot -- true")
+    finally:
+        follower.kill()
+        follower.wait()
+        inside("systemctl stop user@$(id -u ada); loginctl disable-linger ada; userdel -r ada")
+    # The follower began with the first line, and has missed none and seen none twice.
+    lines = streamed.read_text().splitlines()
+    assert lines == [f"tick {number}" for number in range(len(lines))]
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_druncd_that_is_stopped_is_not_started_by_an_upgrade(higher: str) -> None:
+    inside(f"systemctl stop druncd; rpm --upgrade --nodeps {higher}")
+    assert tried("systemctl is-active druncd").stdout == "inactive\n"
+    inside(f"rpm --upgrade --oldpackage --nodeps {package(BUILT)}")
+    assert tried("systemctl is-active druncd").stdout == "inactive\n"
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_removal_leaves_processes_running_and_says_so() -> None:
+    inside("echo '# changed by hand' >>/etc/druncd/druncd.toml")
+    boot(10)
+    inside("druncctl boot -- true")
+    before, known = pids(), running()
+    said = inside("rpm --erase druncd")
+    assert "processes that it has booted go on, 10 of them" in said
+    assert tried("systemctl is-active druncd").stdout == "inactive\n"
+    assert tried("systemctl cat druncd").returncode != 0
+    assert inside("systemctl list-units --plain --no-legend 'druncd*'") == ""
+    assert pids() == before
+    assert inside("ls /etc/druncd").split() == ["druncd.toml.rpmsave"]
+    # Installed again, it knows them.
+    inside(f"rpm --install --nodeps {package(BUILT)}; systemctl enable --now druncd")
+    assert running() == known
+    inside("druncctl terminate --yes; druncctl flush --all --yes")
+    assert inside("rpm --erase druncd") == ""
