@@ -8,11 +8,9 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +20,7 @@ from pexpect.fdpexpect import fdspawn
 
 from druncd import host
 
-DRUNCCTL = str(Path(sys.executable).with_name("druncctl"))
+DRUNCCTL = "/usr/bin/druncctl"
 SECONDS = 15.0
 ROWS = 50
 CTRL_C, CTRL_D, CTRL_U, CTRL_Z, TAB = "\x03", "\x04", "\x15", "\x1a", "\t"
@@ -40,7 +38,6 @@ def environment(**changes: str) -> dict[str, str]:
     own = {
         "TERM": "xterm-256color",
         "LANG": "C.UTF-8",
-        "PATH": f"{Path(DRUNCCTL).parent}:{os.environ['PATH']}",
         "PS1": PROMPT,
     }
     return {**kept, **own, **changes}
