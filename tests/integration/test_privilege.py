@@ -138,7 +138,7 @@ async def test_no_descriptor_of_druncd_is_seen(client: Client) -> None:
     assert number > 8
     for path in ("/proc/self/fd/{}", f"/proc/{main}/fd/{{}}", "/dev/fd/{}"):
         answers = {
-            (await told(client, ([[path.format(n)]], {}, ""), "NAME")).replace(str(n), "N")
+            (await told(client, ([[path.format(n)]], {}, ""), "NAME")).replace(f"/fd/{n}", "/fd/N")
             for n in (number, 100_000)
         }
         assert len(answers) == 1
