@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -876,7 +877,8 @@ async def test_output_that_can_not_be_written_is_an_error() -> None:
 
 @pytest.mark.usefixtures("session")
 async def test_a_locale_without_the_characters_is_no_error() -> None:
-    shown = await run("ps", PYTHONIOENCODING="latin-1")
+    # Without -I, which would leave out that variable.
+    shown = await shell(f"PYTHONIOENCODING=latin-1 {sys.executable} {DRUNCCTL} ps")
     assert "\\u2514\\u2500 dataflow" in shown.output
     assert normal((await run("ps", LC_ALL="C")).output) == PS
 
