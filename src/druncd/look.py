@@ -3,6 +3,8 @@
 druncd, which is root, does not look itself, or its errors would tell which files there are
 where the account of the process can't look. It asks a looker, over a Unix socket: this
 module run as the account, by druncd-look@ACCOUNT.service.
+
+During an upgrade, a druncd of one version may ask a looker of the next.
 """
 
 import contextlib

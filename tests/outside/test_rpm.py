@@ -41,13 +41,8 @@ PLACES = (
     "/usr/share/man/man8/druncd.8",
     "/usr/share/zsh/site-functions/_druncctl",
 )
-# What the package requires, and Debian's rpm can't know to be there: by Debian's package.
-OF_DEBIAN = {
-    "bash": "bash",
-    "coreutils": "coreutils",
-    "dbus": "dbus",
-    "systemd": "systemd",
-}
+# Packages that it requires, which are called the same in Debian.
+PACKAGES = {"bash", "coreutils", "dbus", "systemd"}
 
 
 def tried(script: str) -> subprocess.CompletedProcess[str]:
@@ -66,11 +61,12 @@ def inside(script: str) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module", autouse=True)
-def container() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True, params=["bookworm", "trixie"])
+def suite(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The system that the package is tried on: one with the systemd of EL9, and of EL10."""
     subprocess.run([CONTAINER, "down", NAME], check=True)
-    subprocess.run([CONTAINER, "up", NAME], check=True)
-    yield
+    subprocess.run([CONTAINER, "up", NAME, "--suite", request.param], check=True)
+    yield request.param
     subprocess.run([CONTAINER, "down", NAME], check=True)
 
 
@@ -78,19 +74,29 @@ def container() -> Iterator[None]:
 def clean() -> None:
     """The package as it was built, druncd running, and not one process."""
     inside(
-        "rpm --query druncd && rpm --erase druncd;"
+        "! rpm --query druncd || rpm --erase druncd;"
         " systemctl stop drunc.slice; systemctl reset-failed; rm -rf /etc/druncd;"
         f" rpm --install --nodeps {package(BUILT)}; systemctl enable --now druncd"
     )
 
 
+@pytest.fixture
+def ada() -> Iterator[str]:
+    """The address of the druncd of an account."""
+    inside("useradd ada; loginctl enable-linger ada; systemctl start user@$(id -u ada)")
+    inside("systemctl --user --machine=ada@ start druncd")
+    yield inside("echo -n unix:/run/user/$(id -u ada)/druncd/druncd.sock")
+    inside("systemctl stop user@$(id -u ada); loginctl disable-linger ada; userdel -r ada")
+
+
 @pytest.fixture(scope="module")
-def higher() -> str:
-    """A package of a higher version, which one line of the source says."""
+def higher(suite: str) -> str:
+    """A package of a higher version, which one line of the source says, with other defaults."""
     inside(
-        "cp -r /usr/src/druncd /srv/higher; cd /srv/higher/packaging;"
-        f" sed -i 's/^Version: .*/Version: {HIGHER}/' druncd.spec;"
-        f" ./rpm --wheels /opt/wheels /srv/next"
+        f"rm -rf /srv/{suite}; cp -r /usr/src/druncd /srv/{suite}; cd /srv/{suite};"
+        f" sed -i 's/^Version: .*/Version: {HIGHER}/' packaging/druncd.spec;"
+        " echo '# of the higher version' >>units/druncd.toml;"
+        " packaging/rpm --wheels /opt/wheels /srv/next"
     )
     return package("/srv/next")
 
@@ -100,8 +106,7 @@ def package(directory: str) -> str:
 
 
 def boot(count: int) -> None:
-    for _ in range(count):
-        inside("druncctl boot -- sleep 1000")
+    inside(f"for i in {{1..{count}}}; do druncctl boot -- sleep 1000; done")
 
 
 def services() -> list[str]:
@@ -124,17 +129,17 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 def pids() -> dict[str, str]:
     """The main process of each unit of druncd's that runs."""
-    script = "systemctl list-units --plain --no-legend --state=running 'drunc-*.service'"
-    units = [line.split()[0] for line in inside(script).splitlines()]
-    return {unit: inside(f"systemctl show -P MainPID {unit}").strip() for unit in units}
+    shown = inside("systemctl show --property=Id,MainPID --state=running 'drunc-*.service'")
+    return dict(re.findall(r"^MainPID=(\d+)\nId=(.+)$", shown, re.MULTILINE))
 
 
-def running() -> set[str]:
-    """The uuids of the processes that druncd says to run."""
-    listed = json.loads(inside("druncctl ps --json"))
+def running(address: str = "unix:/run/druncd/druncd.sock") -> set[str]:
+    """The uuids of the processes that a druncd says to run."""
+    listed = json.loads(inside(f"druncctl --address {address} ps --json"))
     return {process["uuid"] for process in listed if process["running"]}
 
 
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 def test_built_elsewhere_at_another_time_its_payload_is_the_same() -> None:
     inside(
         "cp -r /usr/src/druncd /srv/elsewhere; touch -d 2026-01-01 /srv/elsewhere/src/druncd/*.py;"
@@ -152,6 +157,7 @@ def test_built_elsewhere_at_another_time_its_payload_is_the_same() -> None:
     assert inside("ls /srv/temporary") == ""
 
 
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 def test_rpmlint_finds_no_error() -> None:
     result = tried(
         "cd /usr/src/druncd/packaging;"
@@ -168,8 +174,8 @@ def test_what_is_passed_over_of_its_requirements_is_there_by_debian_s_packages()
         name, *version = line.split()
         if name.startswith("/"):
             inside(f"test -x {name}")
-        elif name in OF_DEBIAN:
-            found = inside(f"dpkg-query -W -f '${{Version}}' {OF_DEBIAN[name]}")
+        elif name in PACKAGES:
+            found = inside(f"dpkg-query -W -f '${{Version}}' {name}")
             if version:
                 inside(f"dpkg --compare-versions {found} ge {version[1]}")
         elif match := re.match(r"(ld-linux-.*|lib.*)\.so\.\d+", name):
@@ -189,6 +195,16 @@ def test_its_files_are_where_they_are_expected_and_as_they_were_packaged() -> No
     assert set(PLACES) <= {
         place for place in PLACES if any(line.startswith(place) for line in listed.splitlines())
     }
+
+
+def test_all_that_it_carries_has_its_licence_with_it() -> None:
+    site = inside("ls -d /usr/lib/druncd/lib/python3*/site-packages").strip()
+    carried = inside("rpm -q --provides druncd | grep -c '^bundled('")
+    listed = inside(f"ls -d {site}/*.dist-info").splitlines()
+    assert len(listed) == int(carried) + 1
+    assert inside(f"ls -d {site}/*.egg-info 2>/dev/null || :") == ""
+    for directory in listed:
+        assert inside(f"find {directory} -iname '*licen[cs]e*' -type f"), directory
 
 
 def test_no_file_names_where_it_was_built() -> None:
@@ -229,12 +245,11 @@ def test_it_is_installed_and_started_from_its_files_alone() -> None:
 
 @pytest.mark.usefixtures("clean")
 def test_an_upgrade_and_a_downgrade_leave_processes_running_and_known(
-    higher: str, tmp_path: Path
+    higher: str, ada: str, tmp_path: Path
 ) -> None:
     configuration = "[kill]\ntimeout = 7  # changed by hand\n"
     inside(f"printf '{configuration}' >/etc/druncd/druncd.toml; systemctl restart druncd")
-    inside("useradd ada; loginctl enable-linger ada; systemctl start user@$(id -u ada)")
-    inside("systemctl --user --machine=ada@ start druncd")
+    hers = inside(f"druncctl --address {ada} boot -- sleep 1000").strip()
     boot(10)
     ticking = "for ((i = 0;; i++)); do echo tick $i; sleep 0.02; done"
     inside(f"druncctl boot --name ticker -- bash -c '{ticking}'")
@@ -260,13 +275,15 @@ def test_an_upgrade_and_a_downgrade_leave_processes_running_and_known(
             assert all(old != new for old, new in zip(mains, services(), strict=True))
             assert pids() == before
             assert running() == known
+            assert running(ada) == {hers}
             until(lambda seen=seen: ticks(streamed) > seen + 50)  # type: ignore[misc]
             assert inside("cat /etc/druncd/druncd.toml") == configuration
+            # What is new of the defaults is beside it.
+            assert inside("ls /etc/druncd").split() == ["druncd.toml", "druncd.toml.rpmnew"]
             assert inside("druncctl boot -- true")
     finally:
         follower.kill()
         follower.wait()
-        inside("systemctl stop user@$(id -u ada); loginctl disable-linger ada; userdel -r ada")
     # The follower began with the first line, and has missed none and seen none twice.
     lines = streamed.read_text().splitlines()
     assert lines == [f"tick {number}" for number in range(len(lines))]
@@ -281,13 +298,15 @@ def test_a_druncd_that_is_stopped_is_not_started_by_an_upgrade(higher: str) -> N
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_removal_leaves_processes_running_and_says_so() -> None:
+def test_a_removal_leaves_processes_running_and_says_so(ada: str) -> None:
+    inside(f"druncctl --address {ada} boot -- sleep 1000")
     inside("echo '# changed by hand' >>/etc/druncd/druncd.toml")
     boot(10)
     inside("druncctl boot -- true")
     before, known = pids(), running()
     said = inside("rpm --erase druncd")
     assert "processes that it has booted go on, 10 of them" in said
+    assert "processes that it has booted for ada go on, 1 of them" in said
     assert tried("systemctl is-active druncd").stdout == "inactive\n"
     assert tried("systemctl cat druncd").returncode != 0
     assert inside("systemctl list-units --plain --no-legend 'druncd*'") == ""
@@ -297,4 +316,5 @@ def test_a_removal_leaves_processes_running_and_says_so() -> None:
     inside(f"rpm --install --nodeps {package(BUILT)}; systemctl enable --now druncd")
     assert running() == known
     inside("druncctl terminate --yes; druncctl flush --all --yes")
+    inside("systemctl --user --machine=ada@ stop drunc.slice")
     assert inside("rpm --erase druncd") == ""
