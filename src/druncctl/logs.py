@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from druncctl import words
 from druncctl.main import Globals, end_line
 from druncctl.selection import Selectors, options
-from druncd.client import Inspected, LogLine, Unavailable
+from druncd.client import Inspected, LogLine
 
 # Of SGR: those that can be read on dark and on bright terminals.
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
@@ -78,27 +78,22 @@ async def _show(
     pattern: str,
     with_time: bool,
 ) -> None:
-    async with given.client() as client:
+    def say(text: str) -> None:
+        click.echo(f"druncctl: {words.printable(text)}", err=True)
+
+    async with given.client(notice=say) as client:
         found = await selectors.some(client)
         coloured = given.console().color_system is not None
         labels = Labels(found, coloured=coloured)
         on_terminal, nothing = sys.stdout.isatty(), True
         printed = client.tail(selectors.resolved(found), lines, follow=follow, pattern=pattern)
-        try:
-            async for line in printed:
-                nothing = False
-                text = words.line(line.line, coloured=coloured) if on_terminal else line.line
-                at = f"{_clock(line.time)} " if with_time else ""
-                sys.stdout.write(f"{at}{labels.of(line)}{text}\n")
-                if follow:
-                    sys.stdout.flush()
-        except Unavailable as error:
-            if not follow:
-                raise
-            raise Unavailable(
-                f"druncd at {client.settings.address} went away while its logs were followed:"
-                " run this again when it is back"
-            ) from error
+        async for line in printed:
+            nothing = False
+            text = words.line(line.line, coloured=coloured) if on_terminal else line.line
+            at = f"{_clock(line.time)} " if with_time else ""
+            sys.stdout.write(f"{at}{labels.of(line)}{text}\n")
+            if follow:
+                sys.stdout.flush()
     if nothing and on_terminal and not follow:
         click.echo("no lines", err=True)
 

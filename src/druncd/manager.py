@@ -31,7 +31,7 @@ from druncd.errors import (
     shown,
 )
 from druncd.permission import Action, Rights
-from druncd.process import Description, Inspected, LogLine, Outcome, Process, Status
+from druncd.process import Description, Inspected, LogLine, LogPiece, Outcome, Process, Status
 from druncd.profiles import Profiles
 from druncd.query import Query, select
 from druncd.systemd import units
@@ -320,8 +320,15 @@ class Manager:
                 yield found.uuid, lines
 
     async def tail(
-        self, query: Query, rights: Rights, count: int, *, follow: bool, pattern: str
-    ) -> AsyncGenerator[list[LogLine], None]:
+        self,
+        query: Query,
+        rights: Rights,
+        count: int,
+        *,
+        follow: bool,
+        after: str,
+        pattern: str,
+    ) -> AsyncGenerator[LogPiece, None]:
         """The last lines that the matching processes printed, merged in the order of time.
 
         Args:
@@ -330,19 +337,27 @@ class Manager:
             count: the number of lines.
             follow: whether to go on with what they print from now on, and with processes
                 that match and are booted from now on, until none is left.
+            after: the cursor of a piece to go on after, instead of with the last lines;
+                or empty. What was printed since by processes that are forgotten by now, of
+                which nobody knows whether they matched, is left out.
             pattern: a regular expression that has to be found in a line; empty for all.
 
         Yields:
-            Some lines.
+            Some lines; while following, also none, now and then.
 
         Raises:
-            BadRequest: a pattern is no regular expression, or takes too long to match.
-            NotFound: no process matches.
+            BadRequest: a pattern is no regular expression, or takes too long to match; or
+                after is no cursor, or given where nothing is followed.
+            NotFound: no process matches, and none is gone on with.
             Ambiguous: several uuids begin so.
             Unavailable: systemd can't be reached, or druncd stops.
         """
+        if after and not follow:
+            raise BadRequest("after is for logs that are followed: set follow, or leave it out")
         found = await self.ps(query, rights)
         if not found:
+            if after:
+                return
             raise NotFound(f"no process matches {query}")
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
@@ -350,21 +365,22 @@ class Manager:
         if follow:
             query = _completed(query, found)
             others = bool(query.names or not query.uuids)
-            following = Following(others, lambda uuid: names.get(uuid, "") is not None)
+            following = Following(others, lambda uuid: names.get(uuid, "") is not None, after)
         printed = self._node.tail(list(names), query.session, count, pattern, following)
         async with contextlib.aclosing(printed) as pieces:
-            async for piece in pieces:
+            async for piece, cursor in pieces:
                 unknown = {uuid for uuid, _, _ in piece} - names.keys()
                 if follow and (unknown or not piece):
                     left = await self._look_again(query, rights, names, unknown)
                     if not (left or piece):
                         return
-                if lines := [
+                lines = [
                     LogLine(uuid, name, time, line)
                     for uuid, time, line in piece
                     if (name := names.get(uuid)) is not None
-                ]:
-                    yield lines
+                ]
+                if lines or cursor:
+                    yield LogPiece(lines, cursor)
 
     async def _look_again(
         self, query: Query, rights: Rights, names: dict[str, str | None], unknown: set[str]

@@ -13,6 +13,7 @@ from druncd.process import (
     Inspected,
     Life,
     LogLine,
+    LogPiece,
     Process,
     Restriction,
     Status,
@@ -255,9 +256,13 @@ def read_inspected(message: own.Inspected) -> Inspected:
     )
 
 
-def log_entry(line: LogLine) -> own.LogEntry:
-    """A line as druncd's own service has it."""
-    return own.LogEntry(uuid=line.uuid, name=line.name, time=line.time, line=line.line)
+def logs_reply(piece: LogPiece) -> own.LogsReply:
+    """Lines as druncd's own service has them."""
+    entries = (
+        own.LogEntry(uuid=line.uuid, name=line.name, time=line.time, line=line.line)
+        for line in piece.lines
+    )
+    return own.LogsReply(entries=entries, cursor=piece.cursor)
 
 
 def log_line(message: own.LogEntry) -> LogLine:

@@ -175,6 +175,17 @@ class LogLine:
     line: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Some lines, which may be none, and where to go on after them if they are followed.
+
+    ``cursor`` is to be given back as it is; it is empty where nothing is followed.
+    """
+
+    lines: list[LogLine]
+    cursor: str
+
+
 def signal_name(number: int) -> str:
     """A signal's name, or its number where it has none, as the real-time ones."""
     try:

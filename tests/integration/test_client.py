@@ -238,6 +238,31 @@ def test_the_synchronous_face_does_the_same() -> None:
             druncd_client.kill(this)
 
 
+def test_the_synchronous_face_follows_across_a_restart() -> None:
+    said: list[str] = []
+    with SyncClient(SOCKET, notice=said.append) as druncd_client:
+        process = druncd_client.boot(
+            Description(name="p", steps=(Step("echo", ("here",)), *SLEEPER))
+        )
+        this = Query(uuids=(process.uuid,))
+        following = druncd_client.tail(this, follow=True)
+        assert next(following).line == "here"
+        systemctl("restart", "druncd")
+        with SyncClient(INTERFACE) as other:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    other.restart(this)
+                    break
+                except Unavailable:
+                    assert time.monotonic() < deadline
+        assert next(following).line == "here"
+        assert len(said) == 1
+        druncd_client.kill(this)
+        druncd_client.flush(this)
+        assert list(following) == []
+
+
 async def test_the_synchronous_face_says_so_in_a_loop() -> None:
     face = SyncClient()
     with pytest.raises(RuntimeError, match=r"use druncd\.client\.Client"):

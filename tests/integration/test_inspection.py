@@ -1,9 +1,11 @@
 """What druncd's own service tells of processes, beyond the published schema."""
 
 import asyncio
+import contextlib
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,17 @@ from client import DRUNC, INTERFACE, SOCKET, Client, query
 from conftest import Configure, systemctl
 
 from druncd import client as library
-from druncd.client import ALL, BadRequest, End, Inspected, LogLine, NotFound, Query
-from druncd_inspection.inspection_pb2 import LogsRequest, Selection
+from druncd.client import (
+    ALL,
+    BadRequest,
+    End,
+    Inspected,
+    LogLine,
+    NotFound,
+    Query,
+    asynchronous,
+)
+from druncd_inspection.inspection_pb2 import LogsReply, LogsRequest, Selection
 
 # Prints a number 20 times a second, and starts nothing that it would have to wait for.
 COUNTING = "trap exit QUIT; for ((i = 0; ; i++)); do echo $i; read -t 0.05 <> <(:); done"
@@ -414,9 +425,273 @@ async def test_who_follows_does_not_hold_up_a_stop(client: Client, druncd: libra
     begin = time.monotonic()
     await asyncio.to_thread(systemctl, "restart", "druncd")
     assert time.monotonic() - begin < 4
-    assert await following.next() is None
-    with pytest.raises(library.Unavailable, match="stopping"):
+    following.task.cancel()
+
+
+RESTART = ("restart", "druncd")
+KILL = ("kill", "--signal=KILL", "druncd")
+
+
+async def test_lines_go_on_across_restarts_of_druncd(client: Client) -> None:
+    one, two = await asyncio.gather(client.sh(FAST), client.sh(FAST))
+    said: list[str] = []
+    async with library.Client(INTERFACE, notice=said.append) as druncd:
+        following = Following(druncd, Query(session="test"), 1_000_000)
+        seen = {one: 0, two: 0}
+
+        async def more(count: int) -> None:
+            for _ in range(count):
+                async with asyncio.timeout(20):
+                    line = await following.lines.get()
+                assert line is not None
+                assert int(line.line) == seen[line.uuid]
+                seen[line.uuid] += 1
+
+        await more(100)
+        for number, event in enumerate((RESTART, KILL, RESTART, KILL), 1):
+            await asyncio.to_thread(systemctl, *event)
+            # What came before it, and some of what was printed during and after it.
+            while len(said) < number:
+                await more(1)
+            await more(following.lines.qsize() + 200)
+        following.task.cancel()
+    assert len(said) == 4
+    assert all("went away" in text for text in said)
+
+
+async def test_a_restart_while_the_past_is_read_loses_nothing(
+    client: Client, druncd: library.Client
+) -> None:
+    uuid = await client.boot(["seq", "200000"], ["sleep", "1000"])
+    await client.printed(uuid, "200000")
+    following = Following(druncd, Query(uuids=(uuid,)), 1_000_000)
+    assert await following.next() == "1"
+    await asyncio.to_thread(systemctl, *KILL)
+    for number in range(2, 200_001):
+        assert await following.next() == str(number)
+    following.task.cancel()
+
+
+async def test_a_line_that_is_begun_before_a_restart_is_whole(
+    client: Client, druncd: library.Client, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    half = "printf '{0}%.0s' {{1..100000}}"
+    await client.sh(
+        f"{half.format('x')}; until [[ -e {go} ]]; do read -t 0.05 <> <(:); done;"
+        f" {half.format('y')}; echo; exec sleep 1000"
+    )
+    other = await client.sh("echo here; exec sleep 1000", name="other")
+    await client.printed(other, "here")
+    following = Following(druncd, Query(session="test"), 10)
+    assert await following.next() == "here"
+    for _ in range(2):
+        await asyncio.to_thread(systemctl, *RESTART)
+        await client.channel.channel_ready()
+        await client.restart(query(other))
+        assert await following.next() == "here"
+    tmp_path.chmod(0o755)
+    tmp_path.parent.chmod(0o755)
+    tmp_path.parent.parent.chmod(0o755)
+    go.touch()
+    assert await following.next() == "x" * 100_000 + "y" * 100_000
+    following.task.cancel()
+
+
+async def test_lines_go_on_where_nothing_was_printed_before_a_restart(client: Client) -> None:
+    uuid = await client.sh("read line < <(sleep 2); echo first; exec sleep 1000")
+    said: list[str] = []
+    async with library.Client(INTERFACE, notice=said.append) as druncd:
+        following = Following(druncd, Query(uuids=(uuid,)))
+        first = asyncio.create_task(following.next())
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(systemctl, *RESTART)
+        assert await first == "first"
+        assert len(said) == 1
+        following.task.cancel()
+
+
+async def test_who_follows_waits_for_druncd_no_longer_than_it_says(
+    client: Client, druncd: library.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "RESUME_SECONDS", 0.5)
+    await client.boot(["echo", "ready"], ["sleep", "1000"])
+    following = Following(druncd, ALL, 1)
+    assert await following.next() == "ready"
+    systemctl("stop", "druncd")
+    try:
+        assert await following.next() is None
+    finally:
+        systemctl("start", "druncd")
+    with pytest.raises(library.Unavailable, match="can't be reached"):
         following.task.result()
+    # It can be followed again.
+    async with asyncio.timeout(20):
+        while await (following := Following(druncd, ALL, 1)).next() != "ready":
+            following.task.cancel()
+    following.task.cancel()
+
+
+async def test_who_may_not_follow_any_more_is_told_so(
+    client: Client, druncd: library.Client, configure: Configure
+) -> None:
+    await client.boot(["echo", "ready"], ["sleep", "1000"])
+    following = Following(druncd, ALL, 1)
+    assert await following.next() == "ready"
+    await configure(f'[[listen]]\naddress = "{INTERFACE}"\nauthentication = "token"\n')
+    assert await following.next() is None
+    with pytest.raises(library.NotAuthorised, match="token"):
+        following.task.result()
+
+
+async def replies(
+    client: Client, after: str = "", wanted: Selection | None = None, **asked: Any
+) -> AsyncGenerator[LogsReply, None]:
+    logs: Any = client.channel.unary_stream(
+        "/druncd.v1.Inspection/Logs", response_deserializer=LogsReply.FromString
+    )
+    wanted = wanted or Selection(session="test")
+    asked = {"lines": 1_000_000, "follow": True, **asked}
+    request = LogsRequest(selection=wanted, after=after, **asked)
+    call = logs(request.SerializeToString())
+    try:
+        async with asyncio.timeout(30):
+            async for reply in call:
+                yield reply
+    finally:
+        call.cancel()
+
+
+async def followed(
+    client: Client, count: int, after: str = "", **asked: Any
+) -> tuple[list[tuple[str, str]], list[tuple[int, str]]]:
+    """The first lines, with their uuids, and all cursors, each with the number of lines before."""
+    found: list[tuple[str, str]] = []
+    cursors = []
+    async with contextlib.aclosing(replies(client, after, **asked)) as pieces:
+        async for reply in pieces:
+            found += [(entry.uuid, entry.line) for entry in reply.entries]
+            cursors.append((len(found), reply.cursor))
+            if len(found) >= count:
+                break
+    return found, cursors
+
+
+SHORT = "for ((i = 0; i < 4000; i++)); do echo $i; done"
+# journald splits them.
+LONG = "for n in {1..12}; do printf '%.0sx' {1..60000}; echo y; echo $n; done"
+# Each byte is replaced by what takes three in UTF-8, and the line is as long as lines may be.
+HUGE = r"for n in 1 2 3; do head -c 1290000 /dev/zero | tr '\0' '\377'; echo y; echo $n; done"
+
+
+@pytest.mark.parametrize("pattern", ["", "[05xy]$"])
+async def test_after_each_cursor_come_the_lines_that_came_after_it(
+    client: Client, pattern: str
+) -> None:
+    begun = await client.sh("printf '%.0sx' {1..60000}; exec sleep 1000")
+    await client.printed(begun, "x")
+    scripts = (SHORT, SHORT, LONG, LONG, HUGE)
+    await client.dead(*await asyncio.gather(*map(client.sh, scripts)))
+    await client.kill(query(begun))
+    total = 0
+    async for reply in replies(client, follow=False, pattern=pattern):
+        assert reply.cursor == ""
+        total += len(reply.entries)
+    every, cursors = await followed(client, total, pattern=pattern)
+    assert len(every) == total
+    assert len(cursors) > 3
+    # A line had been begun at all of them.
+    assert all(" " in cursor for count, cursor in cursors if count < total)
+    assert every[-1] == (begun, "x" * 60_000)
+    for count, cursor in cursors:
+        left, _ = await followed(client, total - count, cursor, pattern=pattern)
+        assert left == every[count:], (count, cursor)
+
+
+async def test_what_is_booted_or_flushed_before_it_goes_on_is_there_or_not(client: Client) -> None:
+    old = await client.boot(["echo", "old"], ["sleep", "1000"])
+    await client.printed(old, "old")
+    _, ((_, cursor), *_) = await followed(client, 1)
+    new = await client.boot(["echo", "new"], ["sleep", "1000"])
+    await client.printed(new, "new")
+    await client.restart(query(old))
+    assert (await followed(client, 2, cursor))[0] == [(new, "new"), (old, "old")]
+    await client.kill(query(old))
+    await client.flush(query(old))
+    assert (await followed(client, 1, cursor))[0] == [(new, "new")]
+    await client.kill(query(new))
+    await client.flush(query(new))
+    # As where all are flushed while they are followed.
+    assert await followed(client, 1, cursor) == ([], [])
+
+
+async def printed_on(uuid: str) -> int:
+    """Wait for a line more of a process that counts, and return it."""
+    command = ("journalctl", "--unit", f"drunc-{uuid}.service", "-o", "cat", "-n", "1")
+
+    def last() -> int:
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return int(found) if found.strip().isdigit() else -1
+
+    begin = last()
+    async with asyncio.timeout(20):
+        while (found := last()) <= begin:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_lines_go_on_after_those_that_the_journal_has_lost_meanwhile(
+    client: Client, druncd: library.Client
+) -> None:
+    uuid = await client.sh(FAST)
+    other = await client.sh("echo here; exec sleep 1000", name="other")
+    following = Following(druncd, Query(names=("process",)))
+    silent = Following(druncd, Query(names=("other",)), 1)
+    assert await silent.next() == "here"
+    seen = int(await following.next() or 0)
+    for vacuum in ("--vacuum-time=1000d", "--vacuum-files=1"):
+        systemctl("stop", "druncd")
+        before = await printed_on(uuid)
+        subprocess.run(["journalctl", "--sync"], check=True)
+        subprocess.run(["journalctl", "--rotate", vacuum], check=True, capture_output=True)
+        after = await printed_on(uuid)
+        systemctl("start", "druncd")
+        skipped = 0
+        while seen < after:
+            line = int(await following.next() or 0)
+            assert line > seen
+            skipped += line != seen + 1
+            seen = line
+        assert skipped == (vacuum == "--vacuum-files=1"), before
+        for _ in range(following.lines.qsize() + 100):
+            seen += 1
+            assert await following.next() == str(seen)
+    assert silent.lines.empty()
+    await client.channel.channel_ready()
+    await client.restart(query(other))
+    assert await silent.next() == "here"
+    for each in (following, silent):
+        each.task.cancel()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["x", "b=1", "s=z;i=1", "t=1 x", "t=1 " + "1" * 5000, "1", " ", "\0", "é", "t" * 50_000],
+)
+async def test_what_is_no_cursor_is_refused(client: Client, cursor: str) -> None:
+    await client.boot(["sleep", "1000"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await followed(client, 1, cursor)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "is no cursor: give one that came with lines" in (caught.value.details() or "")
+
+
+async def test_only_what_is_followed_goes_on(client: Client) -> None:
+    await client.boot(["sleep", "1000"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await followed(client, 1, "t=1", follow=False)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "set follow" in (caught.value.details() or "")
 
 
 async def test_no_more_lines_than_asked_for_of_one_that_prints_for_ever(

@@ -257,6 +257,26 @@ async def test_logs_are_merged_and_followed(ada: Account, own: Client) -> None:
     await own.dead(last)
 
 
+async def test_lines_go_on_across_restarts_of_druncd(ada: Account, own: Client) -> None:
+    counting = "trap exit QUIT; for ((i = 0; ; i++)); do echo $i; read -t 0.01 <> <(:); done"
+    uuids = await asyncio.gather(*(own.sh(counting, session="counting") for _ in range(2)))
+    seen = dict.fromkeys(uuids, 0)
+    said: list[str] = []
+    async with library.Client(ada.address, notice=said.append) as druncd, asyncio.timeout(60):
+        events = ["restart", "kill --signal=KILL", "restart"]
+        left = 100
+        async for line in druncd.tail(Query(session="counting"), 1_000_000, follow=True):
+            assert int(line.line) == seen[line.uuid]
+            seen[line.uuid] += 1
+            # Some of what is printed after each of them.
+            left -= len(said) == 3 - len(events)
+            if not left:
+                if not events:
+                    break
+                await asyncio.to_thread(ada.systemctl, *events.pop(0).split(), "druncd")
+                left = 100
+
+
 async def test_what_a_process_uses_is_known(ada: Account, own: Client) -> None:
     uuid = await own.sh("sleep 1000 | sleep 1000")
     async with library.Client(ada.address) as druncd, asyncio.timeout(20):

@@ -1,7 +1,9 @@
 """The client for asyncio."""
 
+import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -52,7 +54,11 @@ M = TypeVar("M", bound=Message)
 CALL_SECONDS = 120.0
 # These wait for processes to end, for which each has its own time.
 WAITING = frozenset(("kill", "restart", "flush", "terminate"))
-RECONNECT_MS = 200
+# How long gRPC waits between attempts, at first and in the end.
+RECONNECT_MS, RECONNECT_MOST_MS = 200, 1_000
+# How long logs that are followed wait for a druncd that went away, and how often they try.
+RESUME_SECONDS = 30.0
+RETRY_SECONDS = 0.2
 
 _BY_FLAG: dict[int, type[DruncdError]] = {
     wire.NOT_EXECUTED_BAD_REQUEST_FORMAT: BadRequest,
@@ -106,7 +112,7 @@ class Client:
         timeout: seconds that a call may take, except those that read logs or wait for
             processes to end.
         notice: told, in words, of processes that a call matched and left out, since the
-            caller may not touch them.
+            caller may not touch them; and that druncd went away and `tail` waits for it.
 
     Raises:
         SettingsError: the file of settings has a mistake.
@@ -319,12 +325,15 @@ class Client:
             lines: how many from before, of all of them together.
             follow: whether to go on with what they print from now on, and with what
                 those print that are booted from now on and match, until none is left.
+                A druncd that goes away meanwhile, as in a restart, is waited for, for
+                `RESUME_SECONDS`; then lines go on, none lost and none twice.
             pattern: a regular expression that has to be found in a line.
 
         Raises:
             NotFound: none matches.
             BadRequest: a pattern is no regular expression, or takes too long to match.
             LimitReached: as many logs are read as druncd's configuration allows.
+            Unavailable: druncd can't be reached, or did not come back.
         """
         if query.empty:
             raise NotFound(f"no process matches {query}")
@@ -337,16 +346,36 @@ class Client:
                 pattern=pattern,
             )
         self._connect()
-        call = self._inspection.Logs(asked)
-        try:
-            reply: LogsReply
-            async for reply in call:
-                for entry in reply.entries:
-                    yield messages.log_line(entry)
-        except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from None
-        finally:
-            call.cancel()
+        until: float | None = None
+        while True:
+            call = self._inspection.Logs(asked)
+            try:
+                reply: LogsReply
+                async for reply in call:
+                    until = None
+                    asked.after = reply.cursor
+                    for entry in reply.entries:
+                        yield messages.log_line(entry)
+                return
+            except grpc.aio.AioRpcError as error:
+                problem = self._translated(error)
+                if not (isinstance(problem, Unavailable) and asked.after):
+                    raise problem from None
+                if until is None:
+                    until = time.monotonic() + RESUME_SECONDS
+                    self._say_waiting()
+                elif time.monotonic() > until:
+                    raise problem from None
+            finally:
+                call.cancel()
+            await asyncio.sleep(RETRY_SECONDS)
+            if self._channel is None:
+                raise problem
+
+    def _say_waiting(self) -> None:
+        if self._notice:
+            address = self.settings.address
+            self._notice(f"druncd at {address} went away: waiting up to {RESUME_SECONDS:g} s")
 
     async def _several(self, command: str, query: Query) -> list[Process]:
         wanted = await self._understood(query)
@@ -396,6 +425,7 @@ class Client:
             ("grpc.max_send_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
             ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MOST_MS),
             # The node's processes are no matter for a proxy.
             ("grpc.enable_http_proxy", 0),
         ]

@@ -21,7 +21,6 @@ from druncd_inspection.inspection_pb2 import (
     AboutRequest,
     InspectReply,
     InspectRequest,
-    LogsReply,
     LogsRequest,
 )
 
@@ -84,9 +83,9 @@ class Inspection:
                 call.rights,
                 request.lines if request.HasField("lines") else DEFAULT_HOW_FAR,
                 follow=request.follow,
+                after=request.after,
                 pattern=request.pattern,
             )
             async with contextlib.aclosing(printed) as pieces:
-                async for lines in pieces:
-                    reply = LogsReply(entries=map(messages.log_entry, lines))
-                    yield reply.SerializeToString()
+                async for piece in pieces:
+                    yield messages.logs_reply(piece).SerializeToString()

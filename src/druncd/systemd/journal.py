@@ -20,7 +20,7 @@ from typing import Any
 
 from systemd import _reader, id128, journal
 
-from druncd.errors import LimitReached, Unavailable
+from druncd.errors import BadRequest, LimitReached, Unavailable, shown
 from druncd.pattern import Pattern
 from druncd.systemd.drain import drain
 from druncd.systemd.scope import Scope
@@ -236,7 +236,7 @@ async def entries(
     pattern: str,
     *,
     following: "Following | None" = None,
-) -> AsyncGenerator[list[Entry], None]:
+) -> AsyncGenerator["Piece", None]:
     """The last `count` lines that units printed, merged in the order of time, in pieces.
 
     Of a line that journald split for its length, and that begins before the first line
@@ -255,7 +255,8 @@ async def entries(
         Some lines; while following, also none, every now and then.
 
     Raises:
-        BadRequest: the pattern is no regular expression, or takes too long to match.
+        BadRequest: the pattern is no regular expression, or takes too long to match; or
+            what is to be gone on after is no cursor.
         Unavailable: nobody is to follow any more.
     """
     await synchronize()
@@ -266,29 +267,33 @@ async def entries(
             more = await run(_threads, reading.begin)
             while more:
                 more = await run(_threads, reading.back)
-            while piece := await run(_threads, reading.piece):
+            more = True
+            while more:
+                piece = await run(_threads, reading.piece)
+                more = piece.more
                 if piece.lines:
-                    yield piece.lines
+                    yield piece
             if following is None:
                 return
             async with contextlib.aclosing(_followed(reading, following.changes)) as pieces:
-                async for lines in pieces:
-                    yield lines
+                async for piece in pieces:
+                    yield piece
         finally:
             reading.give_up()
             await run(_threads, reading.close)
 
 
-async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator[list[Entry], None]:
-    told = time.monotonic()
+async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator["Piece", None]:
+    # The first comes at once, so that whoever follows has a cursor.
+    told = -IDLE_SECONDS
     while not changes.closed:
         # Before it is read what there is, so that no change falls in between.
         changed = changes.next
         piece = await asyncio.get_running_loop().run_in_executor(_followers, reading.piece)
-        if (piece and piece.lines) or time.monotonic() - told > IDLE_SECONDS:
+        if piece.lines or time.monotonic() - told > IDLE_SECONDS:
             told = time.monotonic()
-            yield piece.lines if piece else []
-        if not piece:
+            yield piece
+        if not piece.more:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_SECONDS):
                     await changed.wait()
@@ -315,17 +320,37 @@ class Following:
     Attributes:
         changes: tells when it has.
         wanted: whether a unit's lines may be wanted; asked in a thread.
+        after: the cursor of a piece to go on after, instead of with the last lines; or empty.
     """
 
     changes: Changes
     wanted: Callable[[str], bool]
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some lines, which may be none, after which there may be more."""
+class Piece:
+    """Some lines, which may be none.
+
+    Attributes:
+        lines: the lines.
+        cursor: what to go on after, so that no line is lost or comes twice: the journal's
+            cursor of the last entry that was read and, if a line was begun that goes on
+            after it, how many entries to read again. Empty if nothing is followed.
+        more: whether there may be more already.
+    """
 
     lines: list[Entry]
+    cursor: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A line that goes on: how many entries were read before it, and its parts."""
+
+    before: int
+    parts: tuple[bytes, ...]
 
 
 class _Merged:
@@ -353,22 +378,24 @@ class _Merged:
         self._past: int | None = 0
         # Whether the reader stands on an entry that was not taken yet.
         self._here = False
-        # The beginnings of lines that journald split, by unit.
-        self._parts: dict[str, list[bytes]] = {}
-        # A line that was too long for the piece before.
-        self._held: Entry | None = None
+        # The beginnings of lines that journald split, by unit; the oldest comes first.
+        self._parts: dict[str, _Begun] = {}
+        # How many entries of units that are wanted were read.
+        self._read = 0
         self._lock = threading.Lock()
         self._reader: Any = None
         self._follower: Any = None
         self._files = 0
+        # The journal's cursor of the last entry that was read.
         self._last: str | None = None
+        self._after = following.after if following is not None else ""
         self._boot = id128.get_boot().bytes
 
     def begin(self) -> bool:
-        """Open the journal, and go to its end; whether to go back from there.
+        """Open the journal, and go to the end of the past; whether to go back from there.
 
         Raises:
-            BadRequest: the pattern is no regular expression.
+            BadRequest: the pattern is no regular expression, or there is no such cursor.
         """
         with self._lock:
             if self._text:
@@ -384,16 +411,44 @@ class _Merged:
             else:
                 self._files = self._following.changes.files
                 self._follower = _printed(self._scope, *self._narrow.matches)
-                self._follower.seek_tail()
-                if not self._follower._previous():
-                    self._follower.seek_head()
-                    return False
-                self._last = self._follower._get_cursor()
-                self._reader.seek_cursor(self._last)
+                try:
+                    self._last = self._end()
+                    _seek(self._follower, self._last)
+                except ValueError as error:
+                    raise BadRequest(
+                        f"{shown(self._after)} is no cursor: give one that came with lines"
+                    ) from error
+                if self._last is not None:
+                    self._reader.seek_cursor(self._last)
             return self._left > 0
+
+    def _end(self) -> str | None:
+        """The journal's cursor at which the past ends, which may be that of any other's entry.
+
+        Raises:
+            ValueError: what is to be gone on after has no number where there has to be one.
+        """
+        if self._after:
+            cursor, _, entries = self._after.partition(" ")
+            self._left = int(entries or 0)
+            return cursor
+        end = _newest(self._follower)
+        if end is None:
+            with contextlib.closing(_reader._Reader()) as reader:
+                end = _newest(reader)
+            # Unless the first line has come meanwhile.
+            end = _newest(self._follower) or end
+        return end
+
+    @property
+    def _replaying(self) -> bool:
+        """Whether entries are read again, for the beginnings of lines that go on."""
+        return bool(self._after) and self._past is not None
 
     def back(self) -> bool:
         """Go back to the first of the lines, a bounded way; whether it is still further.
+
+        Where entries are to be read again, it is these that are counted.
 
         Raises:
             BadRequest: the pattern takes too long to match.
@@ -416,53 +471,70 @@ class _Merged:
                     return False
                 assert self._past is not None
                 self._past += 1
-                if (
-                    not _continues(reader)
-                    and self._unit() is not None
-                    and self._matches(reader._get("MESSAGE"))
-                ):
+                if self._counts():
                     self._left -= 1
                     if not self._left:
                         self._here = True
                         return False
         return True
 
-    def piece(self) -> _Piece | None:
-        """The next lines, None where there is no more for now.
+    def _counts(self) -> bool:
+        if self._replaying:
+            return self._unit() is not None
+        return (
+            not _continues(self._reader)
+            and self._unit() is not None
+            and self._matches(self._reader._get("MESSAGE"))
+        )
+
+    def piece(self) -> Piece:
+        """The next lines.
 
         Raises:
             BadRequest: the pattern takes too long to match.
         """
         found: list[Entry] = []
         size = 0
+        more = True
         with self._lock:
             if self._past is None:
                 self._open_anew()
-            if self._held is not None:
-                found.append(self._held)
-                size = len(self._held.line.encode())
-                self._held = None
             turn = time.monotonic() + TURN_SECONDS
             for _ in range(STRIDE):
                 if self._pattern is not None and time.monotonic() > turn:
                     break
                 if not self._wanted or not self._advance():
-                    if not found:
-                        self._end_past()
-                        return None
-                    return _Piece(found)
+                    more = False
+                    break
+                parts = self._parts
                 entry = self._entry()
                 if entry is None:
                     continue
                 length = len(entry.line.encode())
                 if found and size + length > PIECE_BYTES:
-                    self._held = entry
+                    self._put_back(parts)
                     break
                 found.append(entry)
                 size += length
                 if len(found) >= PIECE_LINES:
                     break
-        return _Piece(found)
+            if not more:
+                self._end_past()
+            return Piece(found, self._cursor(), more)
+
+    def _cursor(self) -> str:
+        """What to go on after, see `Piece`."""
+        if self._following is None:
+            return ""
+        if self._replaying:
+            return self._after
+        # It stands on no entry before the first.
+        with contextlib.suppress(OSError):
+            self._last = str(self._reader._get_cursor())
+        begun = next(iter(self._parts.values()), None)
+        if begun is None:
+            return self._last or ""
+        return f"{self._last} {self._read - begun.before}"
 
     def _advance(self) -> bool:
         """Go to the next entry, if there is one."""
@@ -472,6 +544,13 @@ class _Merged:
             self._past -= 1
         here, self._here = self._here, False
         return here or bool(self._reader._next())
+
+    def _put_back(self, parts: "dict[str, _Begun]") -> None:
+        """Leave this entry, and the parts that there were before it, to the next piece."""
+        self._parts = parts
+        self._reader._previous()
+        if self._past is not None:
+            self._past += 1
 
     def _end_past(self) -> None:
         """From the point at which the past ends, read on with what follows."""
@@ -486,17 +565,10 @@ class _Merged:
         if self._files == self._following.changes.files:
             return
         self._files = self._following.changes.files
+        self._cursor()
         before, self._reader = self._reader, _printed(self._scope, *self._narrow.matches)
-        # It stands on no entry if there was none.
-        with contextlib.suppress(OSError):
-            self._last = before._get_cursor()
         before.close()
-        if self._last is None:
-            self._reader.seek_head()
-            return
-        self._reader.seek_cursor(self._last)
-        # If it is gone, with its file, this comes after it.
-        self._here = self._reader._next() and not self._reader.test_cursor(self._last)
+        _seek(self._reader, self._last)
 
     def _entry(self) -> Entry | None:
         """The line that ends with this entry, if it is wanted."""
@@ -504,7 +576,7 @@ class _Merged:
         if unit is None:
             return None
         line = self._line(unit)
-        if line is None or not self._matches(line):
+        if line is None or self._replaying or not self._matches(line):
             return None
         return Entry(unit, self._reader._get_realtime(), line.decode(errors="replace"))
 
@@ -522,13 +594,18 @@ class _Merged:
     def _line(self, unit: str) -> bytes | None:
         """The line that ends with this entry; None if it goes on."""
         message = bytes(self._reader._get("MESSAGE"))
-        parts = self._parts.get(unit)
-        if _continues(self._reader) and sum(map(len, parts or ())) < LINE_BYTES - len(message):
-            self._parts.setdefault(unit, []).append(message)
+        self._read += 1
+        begun = self._parts.get(unit)
+        parts = begun.parts if begun is not None else ()
+        # The dictionary is not changed, but made anew, since an entry may be put back.
+        if _continues(self._reader) and sum(map(len, parts)) < LINE_BYTES - len(message):
+            before = begun.before if begun is not None else self._read - 1
+            self._parts = {**self._parts, unit: _Begun(before, (*parts, message))}
             return None
-        if parts is None:
+        if begun is None:
             return message
-        return b"".join((*self._parts.pop(unit), message))
+        self._parts = {other: others for other, others in self._parts.items() if other != unit}
+        return b"".join((*parts, message))
 
     def _matches(self, line: bytes) -> bool:
         if self._pattern is None:
@@ -666,6 +743,26 @@ def _printed(scope: Scope, *matches: str) -> "_reader._Reader":
     reader.add_match("_TRANSPORT=stdout")
     reader.data_threshold = 0
     return reader
+
+
+def _newest(reader: "_reader._Reader") -> str | None:
+    """The cursor of the last entry that there is for a reader."""
+    reader.seek_tail()
+    return str(reader._get_cursor()) if reader._previous() else None
+
+
+def _seek(reader: "_reader._Reader", cursor: str | None) -> None:
+    """Let a reader go on after an entry, also if that is gone, with its file.
+
+    Raises:
+        ValueError: that is no cursor.
+    """
+    if cursor is not None:
+        reader.seek_cursor(cursor)
+        # On it, or the one before.
+        if reader._previous():
+            return
+    reader.seek_head()
 
 
 def check_readable() -> None:

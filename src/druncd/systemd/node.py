@@ -133,11 +133,13 @@ class Following:
     """Whose lines are followed.
 
     ``others`` says whether processes that are booted later may be wanted, too; ``wanted``
-    whether the lines of a process may be, and is called in a thread.
+    whether the lines of a process may be, and is called in a thread; ``after`` is the cursor
+    of the last lines that are there already, or empty.
     """
 
     others: bool
     wanted: Callable[[str], bool]
+    after: str = ""
 
 
 class Node:
@@ -508,7 +510,7 @@ class Node:
         count: int,
         pattern: str,
         following: "Following | None" = None,
-    ) -> AsyncGenerator[list[tuple[str, int, str]], None]:
+    ) -> AsyncGenerator[tuple[list[tuple[str, int, str]], str], None]:
         """What several processes printed, merged, in pieces; see `journal.entries`.
 
         Args:
@@ -519,10 +521,11 @@ class Node:
             following: what to go on with.
 
         Yields:
-            Uuid, time and text of some lines; while following, also nothing, now and then.
+            Uuid, time and text of some lines, which while following may be none, and the
+            cursor after them.
 
         Raises:
-            BadRequest: the pattern is wrong.
+            BadRequest: the pattern is wrong, or the cursor is none.
             Unavailable: `end_following` was called.
         """
         names = [units.unit_name(uuid) for uuid in uuids]
@@ -537,6 +540,7 @@ class Node:
             follow = journal.Following(
                 self._changes,
                 lambda unit: (uuid := units.uuid_of(unit)) is not None and wanted(uuid),
+                following.after,
             )
             if not following.others and len(names) <= journal.MATCHED_UNITS:
                 matches = [*map(self._scope.printed_by, names)]
@@ -544,11 +548,12 @@ class Node:
         entries = journal.entries(self._scope, names, narrow, count, pattern, following=follow)
         async with contextlib.aclosing(entries) as pieces:
             async for piece in pieces:
-                yield [
+                lines = [
                     (uuid, entry.time, entry.line)
-                    for entry in piece
+                    for entry in piece.lines
                     if (uuid := units.uuid_of(entry.unit)) is not None
                 ]
+                yield lines, piece.cursor
 
     def end_following(self) -> None:
         """End all `tail` that follow, for good."""
