@@ -354,18 +354,24 @@ class Manager:
         """
         if after and not follow:
             raise BadRequest("after is for logs that are followed: set follow, or leave it out")
+        # Before it is known which processes there are, so that whatever starts meanwhile is
+        # followed from its first line.
+        end = await self._node.end_of_logs() if follow and not after else ""
         found = await self.ps(query, rights)
         if not found:
             if after:
                 return
             raise NotFound(f"no process matches {query}")
+        if follow:
+            # Also what is being booted, which may have printed already.
+            found = await select(query, _seen(await self._all(), rights))
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
         following = None
         if follow:
             query = _completed(query, found)
             others = bool(query.names or not query.uuids)
-            following = Following(others, lambda uuid: names.get(uuid, "") is not None, after)
+            following = Following(others, lambda uuid: names.get(uuid, "") is not None, end, after)
         printed = self._node.tail(list(names), query.session, count, pattern, following)
         async with contextlib.aclosing(printed) as pieces:
             async for piece, cursor in pieces:

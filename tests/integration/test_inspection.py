@@ -285,6 +285,23 @@ class Following:
         return None if line is None else line.line
 
 
+async def test_what_is_booted_as_following_begins_is_followed_from_its_first_line(
+    client: Client, druncd: library.Client
+) -> None:
+    await client.boot(["sleep", "1000"])
+
+    async def sees(text: str) -> None:
+        async for line in druncd.tail(ALL, 1_000, follow=True):
+            if line.line == text:
+                return
+
+    async with asyncio.timeout(60):
+        for batch in range(3):
+            texts = [f"begin {batch} {number}" for number in range(20)]
+            boots = (client.sh(f"echo {text}; exec sleep 1000") for text in texts)
+            await asyncio.gather(*map(sees, texts), *boots)
+
+
 async def test_what_is_printed_from_now_on_follows_at_once(
     client: Client, druncd: library.Client
 ) -> None:

@@ -228,6 +228,21 @@ class Changes:
         event.set()
 
 
+async def end() -> str:
+    """The cursor of the newest entry, once all that was printed so far can be read.
+
+    It is empty if there is no entry.
+    """
+    await synchronize()
+    return await asyncio.get_running_loop().run_in_executor(_threads, _end)
+
+
+def _end() -> str:
+    with contextlib.closing(_reader._Reader()) as reader:
+        reader.seek_tail()
+        return str(reader._get_cursor()) if reader._previous() else ""
+
+
 async def entries(
     scope: Scope,
     units: Collection[str],
@@ -259,7 +274,8 @@ async def entries(
             what is to be gone on after is no cursor.
         Unavailable: nobody is to follow any more.
     """
-    await synchronize()
+    if following is None:
+        await synchronize()
     with contextlib.nullcontext() if following is None else following.changes:
         reading = _Merged(scope, units, narrow, count, pattern, following=following)
         run = asyncio.get_running_loop().run_in_executor
@@ -320,12 +336,15 @@ class Following:
     Attributes:
         changes: tells when it has.
         wanted: whether a unit's lines may be wanted; asked in a thread.
+        end: where the last lines end and what follows begins, as `end` has told; or empty, if
+            nothing was there.
         after: the cursor of a piece to go on after, instead of with the last lines; or empty.
     """
 
     changes: Changes
     wanted: Callable[[str], bool]
-    after: str = ""
+    end: str
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,13 +451,8 @@ class _Merged:
             cursor, _, entries = self._after.partition(" ")
             self._left = int(entries or 0)
             return cursor
-        end = _newest(self._follower)
-        if end is None:
-            with contextlib.closing(_reader._Reader()) as reader:
-                end = _newest(reader)
-            # Unless the first line has come meanwhile.
-            end = _newest(self._follower) or end
-        return end
+        assert self._following is not None
+        return self._following.end or None
 
     @property
     def _replaying(self) -> bool:
@@ -743,12 +757,6 @@ def _printed(scope: Scope, *matches: str) -> "_reader._Reader":
     reader.add_match("_TRANSPORT=stdout")
     reader.data_threshold = 0
     return reader
-
-
-def _newest(reader: "_reader._Reader") -> str | None:
-    """The cursor of the last entry that there is for a reader."""
-    reader.seek_tail()
-    return str(reader._get_cursor()) if reader._previous() else None
 
 
 def _seek(reader: "_reader._Reader", cursor: str | None) -> None:

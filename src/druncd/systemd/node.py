@@ -133,13 +133,15 @@ class Following:
     """Whose lines are followed.
 
     ``others`` says whether processes that are booted later may be wanted, too; ``wanted``
-    whether the lines of a process may be, and is called in a thread; ``after`` is the cursor
-    of the last lines that are there already, or empty.
+    whether the lines of a process may be, and is called in a thread; ``end`` is where what
+    follows begins, see `Node.end_of_logs`; ``after`` is the cursor of the last lines that are
+    there already, or empty.
     """
 
     others: bool
     wanted: Callable[[str], bool]
-    after: str = ""
+    end: str
+    after: str
 
 
 class Node:
@@ -503,6 +505,10 @@ class Node:
         """The last `count` lines that a process printed, oldest first, in pieces."""
         return journal.lines(self._scope, units.unit_name(uuid), count)
 
+    async def end_of_logs(self) -> str:
+        """Where all that was printed so far ends; empty if nothing was."""
+        return await journal.end()
+
     async def tail(
         self,
         uuids: Collection[str],
@@ -540,6 +546,7 @@ class Node:
             follow = journal.Following(
                 self._changes,
                 lambda unit: (uuid := units.uuid_of(unit)) is not None and wanted(uuid),
+                following.end,
                 following.after,
             )
             if not following.others and len(names) <= journal.MATCHED_UNITS:
