@@ -1,6 +1,7 @@
 """druncctl kill, restart, flush and terminate."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import click
@@ -8,11 +9,14 @@ import click
 from druncctl import words
 from druncctl.main import BY_ERROR, Globals, code
 from druncctl.selection import Selectors, confirm, options
-from druncd.client import Client, DruncdError, Query
+from druncd.client import Client, DruncdError, Inspected, Query, Unavailable
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 # How many are restarted at once.
 AT_ONCE = 16
+# How long a druncd that is being restarted is waited for, and how often it is asked.
+RESTART_SECONDS = 30.0
+RETRY_SECONDS = 0.2
 
 
 @click.command()
@@ -103,7 +107,7 @@ async def _change(
         these = Query(uuids=tuple(each.process.uuid for each in concerned))
         done, failed = await work(client, these)
         if command != "flush":
-            concerned = await client.inspect(these)
+            concerned = await _what_became(client, these, command)
     for text in (*map(given.explained, failed), *map(words.printable, left_out)):
         click.echo(f"druncctl: {text}", err=True)
     for each in concerned:
@@ -116,6 +120,21 @@ async def _change(
         raise click.exceptions.Exit(code(failed[0]))
     if left_out:
         raise click.exceptions.Exit(BY_ERROR["NotAuthorised"])
+
+
+async def _what_became(client: Client, query: Query, command: str) -> list[Inspected]:
+    """The processes as they are now; a druncd that is being restarted is waited for.
+
+    It has answered the command itself before it stopped.
+    """
+    until = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            return await client.inspect(query)
+        except Unavailable as error:
+            if time.monotonic() > until:
+                raise Unavailable(f"the {command} is done, but how it ended: {error}") from error
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _kill(client: Client, query: Query) -> tuple[Collection[str], Sequence[DruncdError]]:

@@ -16,7 +16,7 @@ import grpc
 import jsonschema
 import pytest
 from client import SOCKET, Client, query
-from conftest import systemctl
+from conftest import Configure, systemctl, until
 from terminal import (
     CTRL_C,
     CTRL_D,
@@ -340,6 +340,19 @@ async def test_ctrl_c_ends_logs_that_wait_for_druncd(bash: Terminal) -> None:
         is_sane(bash, 0)
     finally:
         systemctl("start", "druncd")
+
+
+async def test_a_kill_during_a_restart_of_druncd_is_told(
+    client: Client, configure: Configure
+) -> None:
+    await configure("[kill]\ntimeout = 2\n")
+    uuid = await client.sh("trap '' QUIT; echo ready; sleep 1000; sleep 1000", name="stubborn")
+    await client.printed(uuid, "ready")
+    with druncctl("kill", "stubborn") as killing:
+        await until(lambda: systemctl("is-active", f"drunc-{uuid}.service") == "deactivating")
+        await asyncio.to_thread(systemctl, "restart", "druncd")
+        assert killing.ended() == 0
+        assert killing.text == f"stubborn ({uuid[:8]}): dead, 137 SIGKILL"
 
 
 async def test_describe_tells_what_answers() -> None:
