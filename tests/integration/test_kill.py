@@ -49,6 +49,9 @@ async def undying(tmp_path: Path, configure: Configure) -> AsyncIterator[Callabl
     def freeze(pid: int) -> None:
         (group / "cgroup.procs").write_text(str(pid))
         (group / "freezer.state").write_text("FROZEN")
+        # Until it is, SIGKILL still ends it.
+        while (group / "freezer.state").read_text() != "FROZEN\n":
+            pass
 
     yield freeze
     (group / "freezer.state").write_text("THAWED")
