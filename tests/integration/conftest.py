@@ -7,8 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client import Client
+from client import DRUNC, INTERFACE, SOCKET, Client
 
+# Those that there are without a configuration.
+DEFAULT_LISTENERS = f"""
+[[listen]]
+address = "{SOCKET}"
+administrators = true
+[[listen]]
+address = "{INTERFACE}"
+[[listen]]
+address = "{DRUNC}"
+contract = "drunc"
+"""
 CONFIGURATION = Path("/etc/druncd/druncd.toml")
 Configure = Callable[[str], Awaitable[None]]
 

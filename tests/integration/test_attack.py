@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import pytest
 from authority import LOOPBACK, Authority
-from client import DRUNC, INTERFACE, SOCKET
-from conftest import configuration, systemctl, until
+from client import INTERFACE, SOCKET
+from conftest import DEFAULT_LISTENERS, configuration, systemctl, until
 from cryptography import x509
 
 from druncd import tokens
@@ -46,14 +46,7 @@ LISTENERS = f"""
 file = "{TOKENS}"
 [permission]
 administrators = ["carol"]
-[[listen]]
-address = "{SOCKET}"
-administrators = true
-[[listen]]
-address = "{INTERFACE}"
-[[listen]]
-address = "{DRUNC}"
-contract = "drunc"
+{DEFAULT_LISTENERS}
 [[listen]]
 address = "0.0.0.0:10056"
 authentication = "token"

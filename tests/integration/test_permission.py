@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from client import DRUNC, INTERFACE, SOCKET
 from client import Client as Plain
-from conftest import Configure, configuration, systemctl, units, until
+from conftest import DEFAULT_LISTENERS, Configure, configuration, systemctl, units, until
 
 from druncd import tokens
 from druncd.client import (
@@ -33,14 +33,7 @@ ADDRESS = "127.0.0.1:10056"
 LISTENERS = f"""
 [tokens]
 file = "{TOKENS}"
-[[listen]]
-address = "{SOCKET}"
-administrators = true
-[[listen]]
-address = "{INTERFACE}"
-[[listen]]
-address = "{DRUNC}"
-contract = "drunc"
+{DEFAULT_LISTENERS}
 [[listen]]
 address = "{ADDRESS}"
 authentication = "token"

@@ -187,14 +187,19 @@ async def test_a_name_that_a_pattern_takes_for_ever_to_match_stalls_nobody(
     assert systemctl("show", "-P", "Nice", f"drunc-{uuid}.service") == "1"
 
 
+def checked(file: Path, text: str) -> "subprocess.CompletedProcess[str]":
+    """What druncd says of a configuration."""
+    file.write_text(text)
+    command = [DRUNCD, "--config", str(file), "--check"]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
 def test_wrong_names_and_values_are_found_before_anything_is_booted(tmp_path: Path) -> None:
     file = tmp_path / "druncd.toml"
-    file.write_text(
+    result = checked(
+        file,
         '[process.properties]\nLimitMEMLOK = "infinity"\nUser = "root"\n'
-        '[[profile]]\nname = "readout.*"\nproperties = { CPUAffinity = "15-2" }\n'
-    )
-    result = subprocess.run(
-        [DRUNCD, "--config", str(file), "--check"], check=False, capture_output=True, text=True
+        '[[profile]]\nname = "readout.*"\nproperties = { CPUAffinity = "15-2" }\n',
     )
     assert result.returncode == 78
     lines = result.stderr.splitlines()
@@ -208,13 +213,10 @@ def test_wrong_names_and_values_are_found_before_anything_is_booted(tmp_path: Pa
 
 
 def test_what_the_node_lacks_is_a_warning(tmp_path: Path) -> None:
-    file = tmp_path / "druncd.toml"
-    file.write_text(
+    result = checked(
+        tmp_path / "druncd.toml",
         '[process.properties]\nSupplementaryGroups = "adm no-such"\n'
-        '[[profile]]\nname = "x"\nproperties = { CPUAffinity = "0-7000" }\n'
-    )
-    result = subprocess.run(
-        [DRUNCD, "--config", str(file), "--check"], check=False, capture_output=True, text=True
+        '[[profile]]\nname = "x"\nproperties = { CPUAffinity = "0-7000" }\n',
     )
     assert result.returncode == 0
     assert "process.properties.SupplementaryGroups" in result.stderr

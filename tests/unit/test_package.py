@@ -27,12 +27,15 @@ def tag(name: str) -> str:
     return str(value)
 
 
+def version_and_release() -> str:
+    return f"{tag('Version')}-{tag('Release').removesuffix('%{?dist}')}"
+
+
 def test_the_newest_entry_of_the_changelog_is_of_this_version() -> None:
     entry = SPEC.split("%changelog\n")[1].splitlines()[0]
     match = re.fullmatch(r"\* (\w{3} \w{3} \d\d \d{4}) .* - (\S+)", entry)
     assert match, entry
-    release = tag("Release").removesuffix("%{?dist}")
-    assert match[2] == f"{tag('Version')}-{release}"
+    assert match[2] == version_and_release()
     # Files are made no newer than that.
     made = datetime.strptime(match[1], "%a %b %d %Y").replace(tzinfo=UTC)
     assert made < datetime.now(tz=UTC)
@@ -57,5 +60,4 @@ def test_what_is_carried_is_named_in_a_way_that_the_spec_file_understands() -> N
 def test_the_readme_names_this_version() -> None:
     found = re.findall(r"druncd-([\d.]+-\d+)\.el9\.", (REPOSITORY / "README.md").read_text())
     assert found
-    release = tag("Release").removesuffix("%{?dist}")
-    assert found[0] == f"{tag('Version')}-{release}"
+    assert found[0] == version_and_release()
