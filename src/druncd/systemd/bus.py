@@ -6,14 +6,15 @@ The only module that imports the D-Bus library.
 import asyncio
 import contextlib
 import logging
+import select
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import MessageType
-from dbus_next.message import Message
-from dbus_next.signature import Variant
+from dbus_fast.aio.message_bus import MessageBus
+from dbus_fast.constants import MessageType
+from dbus_fast.message import Message
+from dbus_fast.signature import Variant
 
 from druncd.errors import SystemdError, Unavailable
 
@@ -91,7 +92,7 @@ class Bus:
         self._bus: MessageBus | None = None
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
-        self._sending = asyncio.Lock()
+        self._line: Line | None = None
         # When the last answer came, by the monotonic clock, in seconds.
         self._answered = 0.0
         self._ready = asyncio.Event()
@@ -185,7 +186,7 @@ class Bus:
             text = reply.body[0] if reply.body else member
             if reply.error_name in GONE:
                 raise Unavailable(f"systemd can't be reached, try again: {text}")
-            raise SystemdError(reply.error_name, text)
+            raise SystemdError(reply.error_name or "", text)
         match reply.body:
             case []:
                 return None
@@ -216,21 +217,14 @@ class Bus:
                     raise _no_answer(member) from None
 
     async def _exchange(self, message: Message) -> Message:
-        bus = self._bus
-        if bus is None:
+        bus, line = self._bus, self._line
+        if bus is None or line is None:
             raise Unavailable("the connection to systemd is down; try again")
         message.serial = bus.next_serial()
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._replies[message.serial] = reply
         try:
-            # dbus-next writes its queue until the socket is full and takes that for a
-            # broken connection; with one message in the queue at a time, it only ever
-            # writes to a socket that has room.
-            async with self._sending:
-                sent = bus.send(message)
-                await asyncio.wait((sent, reply), return_when=asyncio.FIRST_COMPLETED)
-                if not sent.cancel():
-                    sent.exception()
+            await line.send(message)
             return await reply
         finally:
             self._replies.pop(message.serial, None)
@@ -244,6 +238,7 @@ class Bus:
                 f"can't connect to the {self._name} bus at {self._address}: {error}"
             ) from error
         self._bus = bus
+        self._line = Line(bus)
         bus.add_message_handler(self._take)
         try:
             for rule in MATCHES:
@@ -289,13 +284,14 @@ class Bus:
         self._down.set()
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(
-                    Unavailable("the connection to systemd was lost during a call; try again")
-                )
+                reply.set_exception(_lost())
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         if bus is not None:
             self._on_lost()
             with contextlib.suppress(Exception):
-                bus.disconnect()  # type: ignore[no-untyped-call]
+                bus.disconnect()
 
     def _take(self, message: Message) -> bool:
         """Take every message that arrives; True keeps it from the library's own handlers."""
@@ -309,10 +305,11 @@ class Bus:
                     reply.set_result(message)
                 return True
             case MessageType.SIGNAL:
-                if message.member == "NameOwnerChanged":
+                member, path = message.member or "", message.path or ""
+                if member == "NameOwnerChanged":
                     self._owner_changed(message.body)
-                elif message.path.startswith(MANAGER_PATH):
-                    self._on_signal(message.member, message.path, message.body)
+                elif path.startswith(MANAGER_PATH):
+                    self._on_signal(member, path, message.body)
                 return True
         return False
 
@@ -323,6 +320,94 @@ class Bus:
         # Its subscriptions went with it; the keeper makes all of it anew.
         log.info("systemd %s the bus", "came to" if owner else "left")
         self._lose()
+
+
+class Line:
+    """Sends messages one after another, each when the socket has room for it.
+
+    By itself dbus-fast writes a message as soon as it gets it, and takes a socket that is
+    full, as it is while the other side is slow, for a connection that is broken.
+    """
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+        # A descriptor of its own, since dbus-fast waits for room by the other.
+        assert bus._sock is not None
+        self._socket = bus._sock.dup()
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLOUT)
+        self._turn = asyncio.Lock()
+        # What is waited for by whoever has the turn: room, or that the rest has been written.
+        self._room: asyncio.Future[None] | None = None
+        self._rest: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message, of which a part may be written later, also if the caller gives up.
+
+        Raises:
+            Unavailable: the connection is lost.
+        """
+        await self._turn.acquire()
+        try:
+            if not self._poll.poll(0):
+                await self._wait_for_room()
+            if self._closed:
+                raise _lost()
+            sent: asyncio.Future[None] = self._bus.send(message)
+        except OSError as error:
+            self._turn.release()
+            raise _lost() from error
+        except BaseException:
+            self._turn.release()
+            raise
+        self._rest = sent
+        if sent.done():
+            self._written(sent)
+        else:
+            sent.add_done_callback(self._written)
+
+    def close(self) -> None:
+        """Let all who wait know that the connection is lost."""
+        self._closed = True
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self._rest is not None:
+            self._rest = None
+            self._turn.release()
+        self._poll.unregister(self._socket)
+        asyncio.get_running_loop().remove_writer(self._socket)
+        self._socket.close()
+
+    async def _wait_for_room(self) -> None:
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        room = self._room = loop.create_future()
+
+        def there() -> None:
+            if not room.done():
+                room.set_result(None)
+
+        loop.add_writer(self._socket, there)
+        try:
+            await room
+        finally:
+            self._room = None
+            if not self._closed:
+                loop.remove_writer(self._socket)
+
+    def _written(self, sent: "asyncio.Future[None]") -> None:
+        # Why it could not be written, the keeper is told, too.
+        if not sent.cancelled():
+            sent.exception()
+        if self._rest is sent:
+            self._rest = None
+            self._turn.release()
+
+
+def _lost() -> Unavailable:
+    return Unavailable("the connection to systemd was lost during a call; try again")
 
 
 def _no_answer(member: str) -> Unavailable:
