@@ -429,26 +429,31 @@ class Manager:
         Raises:
             LimitReached: one more is too many.
         """
-        started = (self._booting | self._restarting).values()
-        counted = self._node.alive() | {other.uuid: other.description for other in started}
-        if process.uuid not in counted:
-            self._check_limits(process, counted.values())
+        if process.uuid not in self._node.alive and process.uuid not in self._restarting:
+            self._check_limits(process)
         among[process.uuid] = process
         try:
             yield
         finally:
             del among[process.uuid]
 
-    def _check_limits(self, process: Process, counted: Collection[Description]) -> None:
+    def _check_limits(self, process: Process) -> None:
+        running = self._node.alive
         session = process.description.session
-        alive = len(counted)
+        # What is being started, and does not run yet.
+        starting = [
+            other.description
+            for other in (self._booting | self._restarting).values()
+            if other.uuid not in running
+        ]
+        alive = len(running) + len(starting)
         if alive >= self._limits.processes:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes run on this node,"
                 f" and [limits] processes = {self._limits.processes} in druncd's configuration;"
                 " kill some, or raise it and restart druncd"
             )
-        alive = sum(other.session == session for other in counted)
+        alive = running.of_session(session) + sum(other.session == session for other in starting)
         if session and alive >= self._limits.processes_per_session:
             raise LimitReached(
                 f"could not start {process.description}: {alive} processes of its session run"
@@ -457,7 +462,7 @@ class Manager:
                 " kill some, or raise it and restart druncd"
             )
         owner = process.description.owner
-        alive = sum(other.owner == owner for other in counted)
+        alive = running.of_owner(owner) + sum(other.owner == owner for other in starting)
         if alive >= self._limits.processes_per_user:
             whose = "of callers without authentication" if owner is None else f"of {shown(owner)}"
             raise LimitReached(

@@ -77,6 +77,7 @@ class Query:
 
 
 ALL = Query(names=(".*",))
+_EVERYTHING = (ALL, Query(rule=Rule.UNITE, names=(".*",)))
 
 
 async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
@@ -88,6 +89,8 @@ async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
     """
     if query.empty:
         return []
+    if query in _EVERYTHING:
+        return list(processes)
     uuids = {uuid.strip().lower() for uuid in query.uuids}
     uuids.update(_completed(query.prefixes, processes))
     names = await _matching_names(query, {process.description.name for process in processes})

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, Client, query
-from conftest import processes_of, systemctl, units, until
+from conftest import Configure, processes_of, systemctl, units, until
 
 T = TypeVar("T")
 JOURNAL = Path("/var/log/journal")
@@ -246,6 +246,40 @@ async def test_a_thousand_in_a_burst(client: Client) -> None:
     assert {len(one) for one in flushed} == {1}
     assert len(await client.flush(ALL)) == 500
     assert units() == set()
+
+
+async def test_a_thousand_that_do_not_end_of_the_signal(
+    client: Client, configure: Configure
+) -> None:
+    await configure("[kill]\ntimeout = 3\n")
+    several = asyncio.Semaphore(16)
+
+    async def stubborn() -> str:
+        async with several:
+            return await client.sh("trap '' QUIT; while :; do sleep 1000; done")
+
+    booted = await asyncio.gather(*(stubborn() for _ in range(1000)))
+    systemd = name_owner()
+    killing = asyncio.create_task(client.kill(ALL))
+    await until(lambda: "deactivating" in systemctl("is-active", f"drunc-{booted[0]}.service"))
+    # Whoever boots meanwhile does not wait for all of them.
+    async with asyncio.timeout(10):
+        other = await client.boot(["sleep", "1000"])
+    assert not killing.done()
+    async with asyncio.timeout(60):
+        killed = await killing
+    assert {process.uuid.uuid for process in killed} == set(booted)
+    assert {process.return_code for process in killed} == {137}
+    assert (await client.one(other)).status_code == RUNNING
+    assert name_owner() == systemd
+    await client.kill(query(other))
+    await client.flush(ALL)
+
+
+def name_owner() -> str:
+    """systemd's connection to the bus, which it loses if it is asked for too much at once."""
+    bus = "org.freedesktop.DBus"
+    return run("busctl", "call", bus, "/", bus, "GetNameOwner", "s", "org.freedesktop.systemd1")
 
 
 async def test_druncd_is_killed_in_the_middle_of_200_boots(client: Client) -> None:

@@ -54,6 +54,11 @@ class Replies:
         data.Pack(payload)
         return Response(name=self.name, token=self.token, data=data, flag=flag, children=children)
 
+    def serialised(self, kind: str, payload: bytes) -> Response:
+        """An answer with a payload of a kind that is serialised already."""
+        data = AnyMessage(type_url=f"type.googleapis.com/{kind}", value=payload)
+        return Response(name=self.name, token=self.token, data=data, flag=EXECUTED_SUCCESSFULLY)
+
 
 class Contract(ABC):
     """How a listener's clients are answered."""
@@ -62,6 +67,9 @@ class Contract(ABC):
     boot_returns: str
     kill_returns: str
     no_match_kills_nothing: bool
+
+    def __init__(self, instances: messages.Instances) -> None:
+        self._instances = instances
 
     @abstractmethod
     def boot(self, replies: Replies, process: Process) -> Response:
@@ -75,9 +83,9 @@ class Contract(ABC):
     def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
         """The answer to a kill."""
 
-    @abstractmethod
     def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
-        """The answer to ps, flush and terminate."""
+        """The answer to ps, flush and terminate: the list."""
+        return replies.serialised(messages.Instances.KIND, self._instances.serialised(processes))
 
     @abstractmethod
     def error(self, replies: Replies, error: Exception) -> Response:
@@ -124,6 +132,9 @@ class Contract(ABC):
 class Interface(Contract):
     """The published interface document: payload types of its own, errors as gRPC statuses."""
 
+    def __init__(self) -> None:
+        super().__init__(messages.Instances())
+
     rule = Rule.NARROW
     boot_returns = "ProcessUUID"
     kill_returns = "ProcessInstance"
@@ -142,10 +153,6 @@ class Interface(Contract):
         children = [replies.success(messages.instance(process)) for process in processes]
         return replies.success(messages.instance(processes[0]), children)
 
-    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
-        """The list."""
-        return replies.success(messages.instances(processes))
-
     def error(self, replies: Replies, error: Exception) -> Response:
         """Raise it as a gRPC status."""
         raise failures.Refusal(error) from error
@@ -153,6 +160,9 @@ class Interface(Contract):
 
 class Drunc(Contract):
     """What drunc's clients of 2024 decode: errors as flags, a list from kill."""
+
+    def __init__(self) -> None:
+        super().__init__(messages.Instances(self._with_tree_id))
 
     rule = Rule.UNITE
     boot_returns = "ProcessInstance"
@@ -170,12 +180,6 @@ class Drunc(Contract):
     def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
         """The list."""
         return self.several(replies, processes)
-
-    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
-        """The list."""
-        found = messages.instances(())
-        found.values.extend(self._with_tree_id(process) for process in processes)
-        return replies.success(found)
 
     def error(self, replies: Replies, error: Exception) -> Response:
         """A flag and the message; these clients crash on a gRPC error status."""

@@ -36,6 +36,7 @@ from druncd.systemd.bus import MANAGER, MANAGER_PATH, SERVICE, SYSTEMD, UNIT, Bu
 from druncd.systemd.lookers import Lookers
 from druncd.systemd.properties import NOTHING, Properties
 from druncd.systemd.scope import SYSTEM, Scope
+from druncd.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ PATIENCE = 5.0
 COLLECT_TIMEOUT = 10.0
 # A start job waits for execve only, but a busy PID 1 can take its time.
 START_TIMEOUT = 90.0
+# systemd watches the bus for whoever has asked for a job, as long as the job lasts, and
+# dbus-daemon lets it watch 512 at once: one more, and systemd leaves the bus (measured on
+# 252). Stops, which a process can hold up, do not hold up starts.
+STOPS_AT_ONCE, STARTS_AT_ONCE = 300, 100
 # How often to ask for a stop that somebody else's job takes the place of.
 STOP_ATTEMPTS = 3
 # How often to look whether what SIGKILL was sent to is gone; the kernel does not tell.
@@ -99,6 +104,7 @@ class _Unit:
     running: bool = True
     removed: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _process: Process | None = None
 
     @property
     def ended(self) -> int:
@@ -113,6 +119,7 @@ class _Unit:
             if name in properties:
                 self.state[name] = properties[name]
         self.running = units.read_status(self.state).running
+        self._process = None
         self.stir()
 
     def stir(self) -> None:
@@ -120,12 +127,21 @@ class _Unit:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    @property
+    def certain(self) -> bool:
+        """Whether systemd's word will do, or the kernel has to be asked each time.
+
+        systemd gives up on a process that does not die of SIGKILL; we don't.
+        """
+        return self.running or self.state["ExecMainCode"] != 0
+
     def process(self) -> Process:
-        status = units.read_status(self.state)
-        # systemd gives up on a process that does not die of SIGKILL; we don't.
-        if self.state["ExecMainCode"] == 0 and not status.running and cgroup.populated(self.group):
-            status = Status(running=True)
-        return Process(self.description, status)
+        """The process as of now; the same object as long as nothing has changed."""
+        if not self.certain and cgroup.populated(self.group):
+            return Process(self.description, Status(running=True))
+        if self._process is None:
+            self._process = Process(self.description, units.read_status(self.state))
+        return self._process
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +185,16 @@ class Node:
         self._heard: Counter[str] = Counter()
         self._listeners = 0
         self._in_slice: Counter[str] = Counter()
+        # What runs, also what is not shown to clients yet.
+        self.alive = Tally()
+        # What `processes` has answered, as long as nothing has changed since.
+        self._shown: list[Process] | None = None
         self._clearing: dict[str, asyncio.Task[None]] = {}
         self._died = asyncio.Event()
         # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
         self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
+        self._stops = asyncio.Semaphore(STOPS_AT_ONCE)
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         # Whether the view is whole. It is not from the begin of a daemon-reload, or the
         # loss of the bus, until all has been read anew.
         self._settled = False
@@ -219,7 +241,13 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._catch_up()
-        return [unit.process() for unit in self._visible()]
+        if self._shown is None:
+            visible = self._visible()
+            found = [unit.process() for unit in visible]
+            if not all(unit.certain for unit in visible):
+                return found
+            self._shown = found
+        return self._shown.copy()
 
     def _visible(self) -> list[_Unit]:
         """What clients are shown, those booted first coming first."""
@@ -274,10 +302,6 @@ class Node:
     async def wait_down(self) -> None:
         """Wait until systemd can't be reached."""
         await self._bus.wait_down()
-
-    def alive(self) -> dict[str, Description]:
-        """What runs, as of the last signal, by uuid; also what is not shown to clients yet."""
-        return {uuid: unit.description for uuid, unit in self._units.items() if unit.running}
 
     def dead(self) -> list[tuple[Process, int]]:
         """The dead, as of the last signal, those that died first coming first.
@@ -580,6 +604,12 @@ class Node:
             NotFound: systemd does not know the unit.
             Unavailable: systemd can't be reached.
         """
+        async with self._starts if member.startswith("Start") else self._stops:
+            return await self._run_job(name, limit, member, signature, *body)
+
+    async def _run_job(
+        self, name: str, limit: float, member: str, signature: str, *body: Any
+    ) -> str:
         ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         # The job can end before the reply that names it arrives.
         self._jobs.setdefault(name, []).append(ended)
@@ -779,9 +809,13 @@ class Node:
         self._units[uuid] = unit
         self._by_path[units.unit_path(units.unit_name(uuid))] = unit
         self._in_slice[unit.slice] += 1
+        self._shown = None
+        if unit.running:
+            self.alive.add(unit.description)
 
     def _show(self, unit: _Unit) -> None:
         unit.visible = True
+        self._shown = None
         if not unit.running:
             self._died.set()
             _log_end(unit)
@@ -789,11 +823,17 @@ class Node:
     def _update(self, unit: _Unit, properties: dict[str, Any]) -> None:
         ran = unit.running
         unit.update(properties)
+        self._shown = None
         if unit.running:
+            # One that was dropped may be heard of still.
+            if not unit.removed:
+                self.alive.add(unit.description)
             return
-        self._died.set()
-        if ran and unit.visible:
-            _log_end(unit)
+        self.alive.remove(unit.description.uuid)
+        if unit.visible:
+            self._died.set()
+            if ran:
+                _log_end(unit)
 
     def _drop(self, uuid: str) -> None:
         unit = self._units.pop(uuid, None)
@@ -802,6 +842,8 @@ class Node:
         name = units.unit_name(uuid)
         del self._by_path[units.unit_path(name)]
         self._in_slice[unit.slice] -= 1
+        self.alive.remove(uuid)
+        self._shown = None
         unit.removed = True
         unit.stir()
         residue.remove(self._scope.runtime, name)
