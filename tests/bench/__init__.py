@@ -1,0 +1,1 @@
+"""Measures druncd against what systemd, gRPC and journalctl do by themselves."""
