@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
+import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
@@ -91,6 +92,22 @@ class Client:
             address, options=[("grpc.initial_reconnect_backoff_ms", 100)]
         )
         self.stub: Any = ProcessManagerStub(self.channel)  # type: ignore[no-untyped-call]
+
+    async def ready(self) -> None:
+        """Wait until druncd answers.
+
+        A connection to one that has just been stopped may not be known to be closed yet.
+        """
+        async with asyncio.timeout(30):
+            while True:
+                await self.channel.channel_ready()
+                try:
+                    await self.stub.describe(request())
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                else:
+                    return
 
     async def boot(self, *steps: list[str], **details: Any) -> str:
         response = await self.stub.boot(request(boot_request(*steps, **details)))

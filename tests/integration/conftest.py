@@ -89,7 +89,7 @@ async def configure(client: Client) -> AsyncIterator[Configure]:
 
     async def change(text: str) -> None:
         await asyncio.to_thread(_put_into_force, text)
-        await client.channel.channel_ready()
+        await client.ready()
 
     yield change
     await change(before)

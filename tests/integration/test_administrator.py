@@ -85,7 +85,7 @@ async def test_properties_that_are_set(client: Client, where: str, runtime: list
     systemctl("daemon-reload")
     assert await client.ps() == before
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert await client.ps() == before
     assert systemctl("show", "-P", "CPUWeight", name) == "50"
     assert (await client.restart(query(uuid))).status_code == RUNNING
@@ -124,7 +124,7 @@ async def test_units_of_others_are_left_alone(client: Client) -> None:
     assert await client.ps() == []
     assert await client.terminate() == []
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert await client.ps() == []
     for name in foreign:
         # What journald knows of it.
@@ -161,7 +161,7 @@ async def test_a_drop_in_does_not_make_half_a_process(client: Client) -> None:
     with drop_in(uuid, "LogExtraFields=\nEnvironment=B=2"):
         assert await client.ps() == before
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert await client.ps() == before
 
 

@@ -349,7 +349,7 @@ async def kill_druncd(client: Client) -> None:
             and systemctl("is-active", "druncd") == "active"
         )
     )
-    await client.channel.channel_ready()
+    await client.ready()
 
 
 async def boot(client: Client, asked: Asked, top: Path) -> Booted:

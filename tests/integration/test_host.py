@@ -422,7 +422,7 @@ async def test_a_nearly_full_run(client: Client, small_run: Callable[[int], None
     small_run(64 << 10)
     systemctl("daemon-reload")
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     (found,) = await client.ps()
     assert found.process_description == before[0].process_description
 
@@ -445,7 +445,7 @@ async def clock(client: Client) -> AsyncIterator[Callable[[str], None]]:
     async def restart() -> None:
         for command in ("daemon-reload", "restart systemd-journald", "restart druncd"):
             await asyncio.to_thread(systemctl, *command.split())
-        await client.channel.channel_ready()
+        await client.ready()
 
     for drop_in in drop_ins:
         drop_in.parent.mkdir(parents=True, exist_ok=True)
@@ -476,7 +476,7 @@ async def test_the_clock_is_set_back(client: Client, clock: Callable[[str], None
     assert realtime(stamps) < realtime(early) - 3_000_000_000
     assert [process.uuid.uuid for process in await client.ps()] == [first, second]
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert [process.uuid.uuid for process in await client.ps()] == [first, second]
     (killed,) = await client.kill(query(first))
     assert killed.return_code == 6

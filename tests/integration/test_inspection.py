@@ -35,7 +35,7 @@ FAST = COUNTING.replace("0.05", "0.002")
 @pytest.fixture
 async def druncd(client: Client) -> AsyncIterator[library.Client]:
     async with library.Client(INTERFACE) as made:
-        await client.channel.channel_ready()
+        await client.ready()
         yield made
 
 
@@ -504,7 +504,7 @@ async def test_a_line_that_is_begun_before_a_restart_is_whole(
     assert await following.next() == "here"
     for _ in range(2):
         await asyncio.to_thread(systemctl, *RESTART)
-        await client.channel.channel_ready()
+        await client.ready()
         await client.restart(query(other))
         assert await following.next() == "here"
     tmp_path.chmod(0o755)
@@ -684,7 +684,7 @@ async def test_lines_go_on_after_those_that_the_journal_has_lost_meanwhile(
             seen += 1
             assert await following.next() == str(seen)
     assert silent.lines.empty()
-    await client.channel.channel_ready()
+    await client.ready()
     await client.restart(query(other))
     assert await silent.next() == "here"
     for each in (following, silent):

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import uuid as uuids
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -29,8 +29,34 @@ async def freeze_behind_systemd(unit: str) -> None:
     await until(lambda: "frozen 1" in (group / "cgroup.events").read_text())
 
 
+class Freezer:
+    """A group of the freezer of cgroup v1.
+
+    The hierarchy is the kernel's, shared with other containers.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._group = root / f"druncd-{uuids.uuid4()}"
+        self._group.mkdir()
+
+    def freeze(self, pid: int) -> None:
+        (self._group / "cgroup.procs").write_text(str(pid))
+        (self._group / "freezer.state").write_text("FROZEN")
+        # Until it is, SIGKILL still ends it.
+        while (self._group / "freezer.state").read_text() != "FROZEN\n":
+            pass
+
+    def thaw(self) -> None:
+        (self._group / "freezer.state").write_text("THAWED")
+
+    def remove(self) -> None:
+        while (self._group / "cgroup.procs").read_text():
+            pass
+        self._group.rmdir()
+
+
 @pytest.fixture
-async def undying(tmp_path: Path, configure: Configure) -> AsyncIterator[Callable[[int], None]]:
+async def freezer(tmp_path: Path, configure: Configure) -> AsyncIterator[Freezer]:
     """Makes a process deaf to SIGKILL, as one is that waits for a disk in the kernel.
 
     The freezer of cgroup v1 does that, other than the one of v2.
@@ -42,22 +68,10 @@ async def undying(tmp_path: Path, configure: Configure) -> AsyncIterator[Callabl
         pytest.skip("this kernel has no freezer of cgroup v1, and nothing else defies SIGKILL")
     # systemd tries for three times this long.
     await configure("[kill]\ntimeout = 1\n")
-    # The hierarchy is the kernel's, shared with other containers.
-    group = tmp_path / f"druncd-{uuids.uuid4()}"
-    group.mkdir()
-
-    def freeze(pid: int) -> None:
-        (group / "cgroup.procs").write_text(str(pid))
-        (group / "freezer.state").write_text("FROZEN")
-        # Until it is, SIGKILL still ends it.
-        while (group / "freezer.state").read_text() != "FROZEN\n":
-            pass
-
-    yield freeze
-    (group / "freezer.state").write_text("THAWED")
-    while (group / "cgroup.procs").read_text():
-        pass
-    group.rmdir()
+    made = Freezer(tmp_path)
+    yield made
+    made.thaw()
+    made.remove()
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
@@ -143,11 +157,11 @@ async def test_a_fork_bomb(client: Client) -> None:
     assert (await client.one(spared)).status_code == RUNNING
 
 
-async def test_a_process_that_can_not_die(client: Client, undying: Callable[[int], None]) -> None:
+async def test_a_process_that_can_not_die(client: Client, freezer: Freezer) -> None:
     uuid = await client.boot(["sleep", "1000"], name="deaf")
     other = await client.boot(["sleep", "1000"])
     (pid,) = processes_of(uuid)
-    undying(pid)
+    freezer.freeze(pid)
     async with asyncio.timeout(40):
         text = await still_alive(client.kill(ALL))
     assert "'deaf'" in text
@@ -159,20 +173,17 @@ async def test_a_process_that_can_not_die(client: Client, undying: Callable[[int
         assert f"PID {pid}" in await still_alive(client.restart(query(uuid)))
         assert [process.uuid.uuid for process in await client.flush(ALL)] == [other]
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert (await client.one(uuid)).status_code == RUNNING
 
 
-async def test_a_process_that_dies_at_last(
-    client: Client, undying: Callable[[int], None], tmp_path: Path
-) -> None:
+async def test_a_process_that_dies_at_last(client: Client, freezer: Freezer) -> None:
     uuid = await client.boot(["sleep", "1000"])
     (pid,) = processes_of(uuid)
-    undying(pid)
+    freezer.freeze(pid)
     async with asyncio.timeout(40):
         await still_alive(client.kill(query(uuid)))
-    for group in tmp_path.glob("druncd-*"):
-        (group / "freezer.state").write_text("THAWED")
+    freezer.thaw()
     (found,) = await client.dead(uuid)
     assert found.return_code == 137
     assert (await client.restart(query(uuid))).status_code == RUNNING
@@ -180,11 +191,11 @@ async def test_a_process_that_dies_at_last(
     assert killed.return_code == 131
 
 
-async def test_a_child_that_can_not_die(client: Client, undying: Callable[[int], None]) -> None:
+async def test_a_child_that_can_not_die(client: Client, freezer: Freezer) -> None:
     uuid = await client.sh("sleep 1000 & echo $!; wait")
     child = int(await client.printed(uuid, ""))
     await until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
-    undying(child)
+    freezer.freeze(child)
     async with asyncio.timeout(40):
         assert f"sleep (PID {child})" in await still_alive(client.kill(query(uuid)))
         # The process itself is dead, but what it left behind is not to be forgotten.
@@ -193,12 +204,10 @@ async def test_a_child_that_can_not_die(client: Client, undying: Callable[[int],
     assert len(await client.ps()) == 1
 
 
-async def test_a_restart_beside_what_can_not_die(
-    client: Client, undying: Callable[[int], None]
-) -> None:
+async def test_a_restart_beside_what_can_not_die(client: Client, freezer: Freezer) -> None:
     uuid = await client.boot(["sleep", "1000"])
     (pid,) = processes_of(uuid)
-    undying(pid)
+    freezer.freeze(pid)
     async with asyncio.timeout(60):
         text = await still_alive(client.restart(query(uuid)))
     assert f"PID {pid}" in text

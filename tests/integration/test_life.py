@@ -180,7 +180,7 @@ async def test_files_left_while_druncd_was_down_are_removed(client: Client) -> N
     systemctl("reset-failed", f"drunc-{gone}.service")
     assert any(gone in name for name in left_by_systemd())
     systemctl("start", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert not any(gone in name for name in left_by_systemd())
     assert any(kept in name for name in left_by_systemd())
 

@@ -105,7 +105,7 @@ async def test_logs_that_the_journal_s_files_can_not_be_opened_for_are_refused(
     try:
         systemctl("daemon-reload")
         systemctl("restart", "druncd")
-        await client.channel.channel_ready()
+        await client.ready()
         with pytest.raises(grpc.aio.AioRpcError, match="LimitNOFILE") as caught:
             await client.logs(uuid)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

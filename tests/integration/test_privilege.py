@@ -279,7 +279,7 @@ async def test_a_looker_ends_with_druncd(client: Client) -> None:
     systemctl("stop", "druncd")
     await until(lambda: systemctl("is-active", "druncd-look@drunc.service") == "inactive")
     systemctl("start", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     await client.boot(["true"])
 
 

@@ -164,7 +164,7 @@ async def test_a_drop_in_of_a_process_that_was_never_made_is_removed(client: Cli
         place.mkdir()
         (place / "50-druncd.conf").write_text("[Service]\nNUMAPolicy=local\n")
     systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert list(TRANSIENT.glob("*.d")) == [kept]
     await client.kill(ALL)
     await client.flush(ALL)

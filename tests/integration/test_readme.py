@@ -105,7 +105,7 @@ async def test_five_commands_set_up_authentication(client: Client, kind: str) ->
             file.unlink()
         CONFIGURATION.write_text(before)
         systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
 
 
 async def test_the_audit_trail_is_where_it_says(client: Client) -> None:

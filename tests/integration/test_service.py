@@ -50,7 +50,7 @@ async def test_druncd_comes_back_and_knows_everything(client: Client, way: str) 
                 and systemctl("is-active", "druncd") == "active"
             )
         )
-    await client.channel.channel_ready()
+    await client.ready()
     assert await client.ps() == before
     assert processes_of(uuids["running"]) == pids
     assert await client.logs(uuids["running"]) == ["hello"]
@@ -76,7 +76,7 @@ async def test_processes_end_and_start_while_druncd_is_down(client: Client) -> N
         lambda: systemctl("show", "-P", "ActiveState", f"drunc-{other}.service") == "failed"
     )
     systemctl("start", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert [process.return_code for process in await client.dead(uuid, other)] == [134, 3]
 
 
@@ -93,7 +93,7 @@ async def test_a_stop_lets_running_calls_finish(client: Client) -> None:
     assert killed.return_code == 137
     assert len(processes_of(spared)) == 1
     systemctl("start", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert [process.status_code for process in await client.ps()] == [DEAD, RUNNING]
 
 
@@ -145,7 +145,7 @@ async def test_the_watchdog_brings_back_a_service_that_hangs(client: Client) -> 
         drop_in.unlink()
         systemctl("daemon-reload")
         systemctl("restart", "druncd")
-    await client.channel.channel_ready()
+    await client.ready()
     assert (await client.one(uuid)).status_code == RUNNING
 
 
@@ -250,7 +250,7 @@ async def test_a_port_that_is_busy_keeps_no_other_closed(client: Client) -> None
     try:
         with socket.create_server(("127.0.0.1", 10055)):
             assert systemctl("start", "druncd") == ""
-            await client.channel.channel_ready()
+            await client.ready()
             assert (await client.one(uuid)).status_code == RUNNING
             root = Client(SOCKET)
             assert len(await root.ps()) == 1
