@@ -17,6 +17,8 @@ from druncd.systemd.node import Node
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 60.0
+# Where many die at once, they are not to be counted again for each of them.
+SETTLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ async def retain(node: Node, manager: Manager, keep: Retention) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await node.wait_for_a_death()
+                await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def _flush(node: Node, manager: Manager, keep: Retention) -> float | None:

@@ -5,10 +5,12 @@ import pytest
 
 from druncd import errors
 from druncd.errors import DruncdError
+from druncd.process import Description, Process, Status, Step
 from druncd.rpc import failures
 from druncd.rpc.contract import CONTRACTS, Replies
 from druncschema.generic_pb2 import PlainText
-from druncschema.request_response_pb2 import ResponseFlag
+from druncschema.process_manager_pb2 import ProcessInstance, ProcessInstanceList
+from druncschema.request_response_pb2 import Response, ResponseFlag
 from druncschema.token_pb2 import Token
 
 REPLIES = Replies("druncd", Token(user_name="ada"))
@@ -67,3 +69,32 @@ def test_a_long_text_is_cut_to_what_a_status_can_carry(contract: str) -> None:
 
 def test_an_error_without_a_text_still_has_one() -> None:
     assert "NotFound" in failures.text(errors.NotFound())
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_a_list_is_that_of_its_own_request(contract: str) -> None:
+    def process(uuid: str, *, running: bool) -> Process:
+        return Process(Description(uuid=uuid, name="a", steps=(Step("true"),)), Status(running))
+
+    first, second, dead = (
+        process("1", running=True),
+        process("2", running=True),
+        process("2", running=False),
+    )
+    asked: tuple[tuple[str, list[Process]], ...] = (
+        ("ada", [first, second]),
+        ("ben", [first, second]),
+        ("ben", [second]),
+        ("ben", [first, dead]),
+        ("ada", []),
+    )
+    for user, processes in asked:
+        replies = Replies("druncd", Token(user_name=user))
+        response = Response.FromString(CONTRACTS[contract].several(replies, processes))
+        assert (response.name, response.token.user_name, response.flag) == ("druncd", user, 0)
+        found = ProcessInstanceList()
+        assert response.data.Unpack(found)
+        assert [(each.uuid.uuid, each.status_code) for each in found.values] == [
+            (each.uuid, ProcessInstance.RUNNING if each.status.running else ProcessInstance.DEAD)
+            for each in processes
+        ]

@@ -54,10 +54,10 @@ class Replies:
         data.Pack(payload)
         return Response(name=self.name, token=self.token, data=data, flag=flag, children=children)
 
-    def serialised(self, kind: str, payload: bytes) -> Response:
-        """An answer with a payload of a kind that is serialised already."""
-        data = AnyMessage(type_url=f"type.googleapis.com/{kind}", value=payload)
-        return Response(name=self.name, token=self.token, data=data, flag=EXECUTED_SUCCESSFULLY)
+    def joined(self, rest: bytes) -> bytes:
+        """An answer, serialised, of which all but what is this request's own is there already."""
+        own = Response(name=self.name, token=self.token, flag=EXECUTED_SUCCESSFULLY)
+        return own.SerializeToString() + rest
 
 
 class Contract(ABC):
@@ -70,6 +70,7 @@ class Contract(ABC):
 
     def __init__(self, instances: messages.Instances) -> None:
         self._instances = instances
+        self._last: tuple[list[Process], bytes] | None = None
 
     @abstractmethod
     def boot(self, replies: Replies, process: Process) -> Response:
@@ -80,12 +81,22 @@ class Contract(ABC):
         """The answer to a restart."""
 
     @abstractmethod
-    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response | bytes:
         """The answer to a kill."""
 
-    def several(self, replies: Replies, processes: Sequence[Process]) -> Response:
-        """The answer to ps, flush and terminate: the list."""
-        return replies.serialised(messages.Instances.KIND, self._instances.serialised(processes))
+    def several(self, replies: Replies, processes: Sequence[Process]) -> bytes:
+        """The answer to ps, flush and terminate, serialised: the list."""
+        # Mostly nothing has changed, and comparing the same objects takes microseconds.
+        if self._last is None or self._last[0] != processes:
+            data = AnyMessage(
+                type_url=f"type.googleapis.com/{messages.Instances.KIND}",
+                value=self._instances.serialised(processes),
+            )
+            self._last = list(processes), Response(data=data).SerializeToString()
+        made = self._last[1]
+        if len(made) > messages.KEPT_BYTES:
+            self._last = None
+        return replies.joined(made)
 
     @abstractmethod
     def error(self, replies: Replies, error: Exception) -> Response:
@@ -177,7 +188,7 @@ class Drunc(Contract):
         """The process."""
         return replies.success(self._with_tree_id(process))
 
-    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The list."""
         return self.several(replies, processes)
 

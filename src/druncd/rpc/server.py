@@ -37,7 +37,7 @@ from druncschema.request_response_pb2 import Description, Request, Response
 
 SERVICE = DESCRIPTOR.services_by_name["ProcessManager"].full_name
 
-Work = Callable[[Request, Replies, Call], Awaitable[Response]]
+Work = Callable[[Request, Replies, Call], Awaitable[Response | bytes]]
 
 # What a client may take to shake hands, and how long one may be connected without a call.
 HANDSHAKE_MS = 10_000
@@ -135,6 +135,7 @@ class _Servicer:
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._reception.call(command, context)
             replies = Replies(self._name)
+            response: Response | bytes
             try:
                 with call:
                     request = messages.parse(data, Request)
@@ -143,7 +144,7 @@ class _Servicer:
                         response = await work(request, replies, call)
             except Exception as error:
                 response = await self._error(replies, error, context)
-            return response.SerializeToString()
+            return response if isinstance(response, bytes) else response.SerializeToString()
 
         return handle
 
@@ -173,7 +174,7 @@ class _Servicer:
         call.note(Outcome([booted]))
         return self._contract.boot(replies, booted)
 
-    async def _terminate(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _terminate(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call) if request.HasField("data") else Query()
         found = call.note(await self._manager.terminate(query, call.rights, call.chose))
         return self._contract.several(replies, found)
@@ -183,18 +184,18 @@ class _Servicer:
         (found,) = call.note(await self._manager.restart(query, call.rights, call.chose))
         return self._contract.restart(replies, found)
 
-    async def _kill(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _kill(self, request: Request, replies: Replies, call: Call) -> Response | bytes:
         query = self._query(request, call)
         or_none = self._contract.no_match_kills_nothing
         found = call.note(await self._manager.kill(query, call.rights, call.chose, or_none=or_none))
         return self._contract.killed(replies, found)
 
-    async def _flush(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _flush(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
         found = call.note(await self._manager.flush(query, call.rights, call.chose))
         return self._contract.several(replies, found)
 
-    async def _ps(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _ps(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
         return self._contract.several(replies, await self._manager.ps(query, call.rights))
 

@@ -139,6 +139,8 @@ class Bus:
         Raises:
             Unavailable: it could not be reached in that time.
         """
+        if self._ready.is_set():
+            return
         try:
             async with asyncio.timeout(timeout):
                 await self._ready.wait()
@@ -207,6 +209,9 @@ class Bus:
 
     async def _take_turn(self, member: str) -> None:
         """Wait until a call may be sent: for ever, as long as earlier ones are answered."""
+        if not self._in_flight.locked():
+            await self._in_flight.acquire()
+            return
         while True:
             try:
                 async with asyncio.timeout(CALL_TIMEOUT):

@@ -34,14 +34,18 @@ def path(root: Path, slice_name: str, unit: str | None = None) -> Path:
 
 def frozen(group: Path) -> list[str]:
     """The units that hold a group frozen, by name: itself and those around it, outermost first."""
-    levels = [group, *group.parents]
-    around = levels[: levels.index(MOUNT)]
-    return [level.name for level in reversed(around) if _read(level / "cgroup.freeze") == "1"]
+    # Without a Path for each level: every boot and every kill asks for it.
+    level, found = os.fspath(MOUNT), []
+    for name in os.fspath(group)[len(level) + 1 :].split("/"):
+        level = f"{level}/{name}"
+        if _read(f"{level}/cgroup.freeze") == "1":
+            found.append(name)
+    return found
 
 
 def populated(group: Path) -> bool:
     """Whether any process that is not a zombie is in a group or below it."""
-    return "populated 1" in _read(group / "cgroup.events").splitlines()
+    return "populated 1" in _read(f"{group}/cgroup.events").splitlines()
 
 
 def processes(group: Path) -> dict[int, str]:
@@ -90,10 +94,11 @@ def _threads(pid: int) -> int:
         return 0
 
 
-def _read(file: Path) -> str:
+def _read(file: str | Path) -> str:
     """A file's text, empty where the group or process is gone."""
     try:
-        return file.read_text(errors="replace").strip()
+        with open(file, "rb", buffering=0) as opened:
+            return opened.read().decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
     except OSError as error:

@@ -6,9 +6,12 @@ unit is unloaded is removed by druncd (measured on 252 and 257).
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+DIRECTORY = "systemd/transient"
 
 
 def write(runtime: Path, unit: str, lines: Sequence[str]) -> None:
@@ -17,7 +20,7 @@ def write(runtime: Path, unit: str, lines: Sequence[str]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    place = _place(runtime, unit)
+    place = Path(_place(runtime, unit))
     place.mkdir(parents=True)
     (place / "50-druncd.conf").write_text("\n".join(["[Service]", *lines, ""]))
 
@@ -28,19 +31,18 @@ def remove(runtime: Path, unit: str) -> None:
     Raises:
         OSError: it can't be removed.
     """
+    place = _place(runtime, unit)
+    if not os.path.lexists(place):
+        return
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(_place(runtime, unit))
+        shutil.rmtree(place)
 
 
 def units(runtime: Path, pattern: str) -> Iterator[str]:
     """The units that match a pattern and have a drop-in, whether they exist or not."""
-    for place in _directory(runtime).glob(f"{pattern}.d"):
+    for place in (runtime / DIRECTORY).glob(f"{pattern}.d"):
         yield place.name.removesuffix(".d")
 
 
-def _place(runtime: Path, unit: str) -> Path:
-    return _directory(runtime) / f"{unit}.d"
-
-
-def _directory(runtime: Path) -> Path:
-    return runtime / "systemd" / "transient"
+def _place(runtime: Path, unit: str) -> str:
+    return f"{runtime}/{DIRECTORY}/{unit}.d"

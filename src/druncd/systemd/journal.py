@@ -387,6 +387,8 @@ class _Merged:
     ) -> None:
         self._scope = scope
         self._units = units
+        # Where there is but one, the journal's index finds no other's lines.
+        self._only = next(iter(units)) if len(units) == 1 else None
         self._narrow = narrow
         self._left = count
         self._text = pattern
@@ -498,7 +500,7 @@ class _Merged:
         return (
             not _continues(self._reader)
             and self._unit() is not None
-            and self._matches(self._reader._get("MESSAGE"))
+            and (self._pattern is None or self._matches(self._reader._get("MESSAGE")))
         )
 
     def piece(self) -> Piece:
@@ -596,6 +598,8 @@ class _Merged:
 
     def _unit(self) -> str | None:
         """The unit of this entry, if it is wanted."""
+        if self._past is not None and self._only is not None:
+            return self._only
         try:
             unit = str(self._reader._get(self._scope.unit_field).decode(errors="replace"))
         except KeyError:
@@ -661,14 +665,14 @@ class _Reading:
     def begin(self) -> None:
         """Open the journal, and go to the first of the lines."""
         with self._lock:
+            self._reader = _printed(self._scope, self._match)
             # Reading one more field of every entry costs a quarter of the speed, so
             # it is first asked whether any line was split at all.
-            parts = _printed(self._scope, self._match)
-            parts.add_match("_LINE_BREAK=line-max")
-            parts.seek_head()
-            self._split = parts._next()
-            parts.close()
-            self._reader = _printed(self._scope, self._match)
+            self._reader.add_match("_LINE_BREAK=line-max")
+            self._reader.seek_head()
+            self._split = self._reader._next()
+            self._reader.flush_matches()
+            _narrow(self._reader, self._scope, self._match)
             self._reader.seek_tail()
             if self._split:
                 self._seek_whole_lines()
@@ -751,12 +755,17 @@ def _printed(scope: Scope, *matches: str) -> "_reader._Reader":
     check_readable()
     _check_room()
     reader = _reader._Reader()
+    _narrow(reader, scope, *matches)
+    reader.data_threshold = 0
+    return reader
+
+
+def _narrow(reader: "_reader._Reader", scope: Scope, *matches: str) -> None:
+    """Let a reader that reads everything read only what units printed."""
     for match in (*matches, *scope.common):
         reader.add_match(match)
     # Not what systemd's own child said in the unit's name before the program ran.
     reader.add_match("_TRANSPORT=stdout")
-    reader.data_threshold = 0
-    return reader
 
 
 def _seek(reader: "_reader._Reader", cursor: str | None) -> None:

@@ -104,7 +104,11 @@ class _Unit:
     running: bool = True
     removed: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    path: str = field(init=False)
     _process: Process | None = None
+
+    def __post_init__(self) -> None:
+        self.path = units.unit_path(units.unit_name(self.description.uuid))
 
     @property
     def ended(self) -> int:
@@ -709,11 +713,13 @@ class Node:
         have frozen it, 257 stops answering for good, since it waits for the
         ExecStopPost that it starts in the frozen group (measured on 257.13).
         """
-        if unit.running and not unit.group.is_dir():
-            # An administrator may have moved it to another slice.
-            path = units.unit_path(units.unit_name(unit.description.uuid))
-            if group := await self._bus.get(path, SERVICE, "ControlGroup"):
-                unit.group = cgroup.of(group)
+        # An administrator may have moved it to another slice.
+        if (
+            unit.running
+            and not unit.group.is_dir()
+            and (group := await self._bus.get(unit.path, SERVICE, "ControlGroup"))
+        ):
+            unit.group = cgroup.of(group)
         for name in cgroup.frozen(unit.group):
             log.warning("thawing %s, to end or restart %s", name, unit.description)
             try:
@@ -730,6 +736,8 @@ class Node:
         Raises:
             StillAlive: something is left; the text lists it.
         """
+        if not cgroup.populated(unit.group):
+            return
         try:
             async with asyncio.timeout(self._settings.kill_timeout):
                 # The kernel has no event for it.
@@ -807,7 +815,7 @@ class Node:
     def _add(self, unit: _Unit) -> None:
         uuid = unit.description.uuid
         self._units[uuid] = unit
-        self._by_path[units.unit_path(units.unit_name(uuid))] = unit
+        self._by_path[unit.path] = unit
         self._in_slice[unit.slice] += 1
         self._shown = None
         if unit.running:
@@ -821,6 +829,8 @@ class Node:
             _log_end(unit)
 
     def _update(self, unit: _Unit, properties: dict[str, Any]) -> None:
+        if not properties:
+            return
         ran = unit.running
         unit.update(properties)
         self._shown = None
@@ -839,14 +849,13 @@ class Node:
         unit = self._units.pop(uuid, None)
         if unit is None:
             return
-        name = units.unit_name(uuid)
-        del self._by_path[units.unit_path(name)]
+        del self._by_path[unit.path]
         self._in_slice[unit.slice] -= 1
         self.alive.remove(uuid)
         self._shown = None
         unit.removed = True
         unit.stir()
-        residue.remove(self._scope.runtime, name)
+        residue.remove(self._scope.runtime, units.unit_name(uuid))
         if unit.visible and not unit.unwanted:
             log.warning(
                 "%s was forgotten by systemd, which systemctl reset-failed makes it do,"
@@ -865,7 +874,9 @@ class Node:
                     self._heard[path] += 1
                 unit = self._by_path.get(path)
                 if unit is not None:
-                    self._update(unit, {name: value.value for name, value in body[1].items()})
+                    changed = body[1]
+                    known = unit.state.keys() & changed.keys()
+                    self._update(unit, {name: changed[name].value for name in known})
             case "JobRemoved":
                 _, job, name, result = body
                 for ended in self._jobs.get(name, ()):
@@ -1023,9 +1034,8 @@ class Node:
         """
 
         async def ran_anew(uuid: str, unit: _Unit) -> str | None:
-            path = units.unit_path(units.unit_name(uuid))
             try:
-                invocation = await self._bus.get(path, UNIT, "InvocationID")
+                invocation = await self._bus.get(unit.path, UNIT, "InvocationID")
             except SystemdError:
                 return uuid
             return uuid if invocation != unit.state["InvocationID"] else None

@@ -8,6 +8,7 @@ drop-in stays if druncd is killed before it has made the unit.
 """
 
 import logging
+import os
 from collections.abc import Container
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from druncd.systemd import dropin, units
 
 log = logging.getLogger(__name__)
 
+DIRECTORY = "systemd/units"
 KINDS = ("invocation", "log-extra-fields", "log-rate-limit-burst", "log-rate-limit-interval")
 
 
 def remove(runtime: Path, unit: str) -> None:
     """Remove what is left of a unit that is not loaded, in systemd's runtime directory."""
+    # Without a Path for each: every flush does it.
     for kind in KINDS:
-        _unlink(_directory(runtime) / f"{kind}:{unit}")
+        _unlink(f"{runtime}/{DIRECTORY}/{kind}:{unit}")
     try:
         dropin.remove(runtime, unit)
     except OSError as error:
@@ -30,7 +33,7 @@ def remove(runtime: Path, unit: str) -> None:
 
 def sweep(runtime: Path, loaded: Container[str]) -> None:
     """Remove what is left of any of our units but those with the given uuids."""
-    for file in _directory(runtime).glob(f"*:{units.PATTERN}"):
+    for file in (runtime / DIRECTORY).glob(f"*:{units.PATTERN}"):
         kind, _, unit = file.name.partition(":")
         uuid = units.uuid_of(unit)
         if kind in KINDS and uuid is not None and uuid not in loaded:
@@ -41,12 +44,10 @@ def sweep(runtime: Path, loaded: Container[str]) -> None:
             remove(runtime, unit)
 
 
-def _directory(runtime: Path) -> Path:
-    return runtime / "systemd" / "units"
-
-
-def _unlink(file: Path) -> None:
+def _unlink(file: str | Path) -> None:
     try:
-        file.unlink(missing_ok=True)
+        os.unlink(file)
+    except FileNotFoundError:
+        pass
     except OSError as error:
         log.warning("could not remove %s, which systemd left behind: %s", file, error.strerror)
