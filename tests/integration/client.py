@@ -104,10 +104,10 @@ class Client:
                 try:
                     await self.stub.describe(request())
                 except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                        raise
-                else:
-                    return
+                    # It answers who has no token, too.
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                return
 
     async def boot(self, *steps: list[str], **details: Any) -> str:
         response = await self.stub.boot(request(boot_request(*steps, **details)))

@@ -53,6 +53,13 @@ def processes_of(uuid: str) -> list[int]:
         return []
 
 
+def journal(*arguments: str) -> str:
+    """What journalctl shows when journald has written all that it was sent."""
+    subprocess.run(["journalctl", "--sync"], check=True)
+    command = ["journalctl", "--no-pager", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until something outside of druncd has come about."""
     async with asyncio.timeout(seconds):

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, Client, query
-from conftest import processes_of, slices, systemctl, units, until
+from conftest import journal, processes_of, slices, systemctl, units, until
 
 CONTROL = Path("/etc/systemd/system.control")
 
@@ -68,9 +68,7 @@ async def test_a_reset_forgets_the_dead_and_is_logged(client: Client) -> None:
     await until(lambda: systemctl("is-failed", unit(dead)) == "failed")
     systemctl("reset-failed", "drunc-*")
     assert [process.uuid.uuid for process in await client.ps()] == [running]
-    log = subprocess.check_output(
-        ["journalctl", "-u", "druncd", "-o", "cat", f"DRUNC_UUID={dead}"], text=True
-    )
+    log = journal("-u", "druncd", "-o", "cat", f"DRUNC_UUID={dead}")
     assert "was forgotten by systemd" in log
 
 
@@ -226,5 +224,4 @@ async def test_druncd_works_while_journald_is_stopped(client: Client) -> None:
         systemctl("start", "systemd-journald-dev-log.socket", "systemd-journald")
     uuid = await client.sh("echo again; sleep 1000")
     assert await client.printed(uuid, "again")
-    logged = ["journalctl", "-o", "cat", "-u", "druncd", "--since", "-1min"]
-    assert "Traceback" not in subprocess.check_output(logged, text=True)
+    assert "Traceback" not in journal("-o", "cat", "-u", "druncd", "--since", "-1min")

@@ -18,7 +18,7 @@ import grpc
 import pytest
 from authority import LOOPBACK, Authority
 from client import INTERFACE, SOCKET
-from conftest import DEFAULT_LISTENERS, configuration, systemctl, until
+from conftest import DEFAULT_LISTENERS, configuration, journal, systemctl, until
 from cryptography import x509
 
 from druncd import tokens
@@ -565,9 +565,7 @@ async def test_certificates_are_read_again_when_they_change(
         systemctl("reload", "druncd")
         await ada.ps()
         assert serial(ours) == again.serial_number
-    assert "stay in force" in subprocess.check_output(
-        ["journalctl", "-u", "druncd", "-n", "20", "-o", "cat"], text=True
-    )
+    assert "stay in force" in journal("-u", "druncd", "-n", "20", "-o", "cat")
     certificate.write_bytes(good[0])
     key.write_bytes(good[1])
     # A stream from before goes on.

@@ -32,6 +32,10 @@ AWKWARD = [
 PRINT_ARGUMENTS = 'for a; do printf "%s\\0" "$a"; done >"$OUT"; echo done'
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 @pytest.fixture
 def out() -> Path:
     path = Path("/tmp/out")
@@ -106,7 +110,7 @@ async def test_steps_run_in_one_shell_and_the_last_one_is_the_process(
     assert await client.printed(uuid, "hello") == "hello 0 from -n $x"
     main = int(systemctl("show", "-P", "MainPID", f"drunc-{uuid}.service"))
     assert processes_of(uuid) == [main]
-    await until(lambda: Path(f"/proc/{main}/cmdline").read_bytes() == b"sleep\x00100\x00")
+    await until(lambda: command_line(main) == b"sleep\x00100\x00")
     (killed,) = await client.kill(query(uuid))
     assert killed.return_code == 131
 
@@ -120,7 +124,7 @@ async def test_steps_go_on_after_one_that_fails(client: Client) -> None:
 
 async def test_a_kill_in_the_middle_lets_no_further_step_start(client: Client) -> None:
     uuid = await client.boot(["echo", "begin"], ["sleep", "1000"], ["echo", "next"])
-    await client.printed(uuid, "begin")
+    await until(lambda: b"sleep\x001000\x00" in map(command_line, processes_of(uuid)))
     (killed,) = await client.kill(query(uuid))
     assert (killed.status_code, killed.return_code) == (DEAD, 131)
     # bash itself remarks on how its step ended.

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from client import ALL, DEAD, DRUNC, INTERFACE, SOCKET, Client, boot_request, query, request
-from conftest import slices, systemctl, units, until
+from conftest import journal, slices, systemctl, units, until
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -326,23 +326,17 @@ def state_of_druncd() -> tuple[str, str]:
     return systemctl("show", "-p", "MainPID,NRestarts", "druncd"), names[0]
 
 
-def journal(*arguments: str) -> str:
-    command = ["journalctl", "--no-pager", "-o", "cat", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 @pytest.fixture
 async def raw() -> AsyncIterator[Raw]:
     """Calls with bytes, after which druncd is to be as it was before."""
     before = state_of_druncd()
-    cursor = journal("-n", "0", "--show-cursor").partition("-- cursor: ")[2].strip()
+    cursor = journal("-o", "cat", "-n", "0", "--show-cursor").partition("-- cursor: ")[2].strip()
     assert cursor
     made = Raw()
     yield made
     await made.close()
     assert state_of_druncd() == before
-    journal("--sync")
-    logged = journal("-u", "druncd", f"--after-cursor={cursor}")
+    logged = journal("-o", "cat", "-u", "druncd", f"--after-cursor={cursor}")
     for words in ("Traceback", "unexpected", "system bus", "background failed"):
         at = logged.find(words)
         assert at < 0, f"druncd logged: {logged[max(0, at - 1000) : at + 2000]}"

@@ -616,7 +616,7 @@ async def test_after_each_cursor_come_the_lines_that_came_after_it(
         total += len(reply.entries)
     every, cursors = await followed(client, total, pattern=pattern)
     assert len(every) == total
-    assert len(cursors) > 3
+    assert len(cursors) > 1
     # A line had been begun at all of them.
     assert all(" " in cursor for count, cursor in cursors if count < total)
     assert every[-1] == (begun, "x" * 60_000)

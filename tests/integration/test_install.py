@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from client import Client
-from conftest import CONFIGURATION, Configure, systemctl
+from conftest import CONFIGURATION, Configure, journal, systemctl
 
 from druncd.systemd import units
 
@@ -137,13 +137,7 @@ async def test_a_socket_elsewhere_needs_a_way_through_the_cage(
     drop_in = Path("/etc/systemd/system/druncd.service.d/socket.conf")
     try:
         systemctl("restart", "druncd")
-        subprocess.run(["journalctl", "--sync"], check=True)
-        said = subprocess.run(
-            ["journalctl", "-u", "druncd", "-o", "cat", "-n", "20"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        said = journal("-u", "druncd", "-o", "cat", "-n", "20")
         assert f"can't listen on {address}" in said
         assert "systemctl edit druncd" in said
         assert " and ".join(lines) in said

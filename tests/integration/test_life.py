@@ -3,13 +3,12 @@
 import asyncio
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, Client, query
-from conftest import processes_of, systemctl, units, until
+from conftest import journal, processes_of, systemctl, units, until
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 127, 255])
@@ -239,13 +238,8 @@ async def test_druncd_logs_how_each_process_ended(client: Client) -> None:
     await client.kill(query(uuids[3]))
     found = {}
     for uuid in uuids:
-        lines = subprocess.run(
-            ["journalctl", "-u", "druncd", f"DRUNC_UUID={uuid}", "-o", "json", "-g", "ended"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.splitlines()
-        (entry,) = map(json.loads, lines)
+        lines = journal("-u", "druncd", f"DRUNC_UUID={uuid}", "-o", "json", "-g", "ended")
+        (entry,) = map(json.loads, lines.splitlines())
         found[uuid] = (entry["PRIORITY"], entry["MESSAGE"].partition(" ended with ")[2])
     assert [found[uuid] for uuid in uuids] == [
         ("6", "return code 0"),

@@ -1,14 +1,13 @@
 """What is too much: limits, and how many of the dead are kept."""
 
 import asyncio
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
 import pytest
 from client import ALL, RUNNING, Client, query, request
-from conftest import Configure, systemctl, units
+from conftest import Configure, journal, systemctl, units
 
 
 async def refused(call: Awaitable[object]) -> str:
@@ -128,12 +127,8 @@ async def test_the_dead_that_are_too_many_go_oldest_first(
         await client.dead(dead[-1])
     await until_ps(client, lambda listed: set(listed) == {running, slow, *dead[2:]})
     for uuid in dead[:2]:
-        await asyncio.to_thread(subprocess.run, ["journalctl", "--sync"], check=True)
-        logged = await asyncio.to_thread(
-            subprocess.check_output,
-            ["journalctl", "-o", "cat", "-u", "druncd", f"DRUNC_UUID={uuid}"],
-            text=True,
-        )
+        ours = ("-o", "cat", "-u", "druncd", f"DRUNC_UUID={uuid}")
+        logged = await asyncio.to_thread(journal, *ours)
         assert "[retention] dead" in logged
     # Booted long before the others, it is the last to have died.
     await client.kill(query(slow))

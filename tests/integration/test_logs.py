@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from client import Client, query
-from conftest import systemctl
+from conftest import journal, systemctl
 
 
 async def printed(client: Client, script: str, how_far: int = 0) -> list[str]:
@@ -109,12 +109,8 @@ async def test_every_line_has_the_fields_of_its_process(client: Client) -> None:
         "DRUNC_TREE_ID=1.2",
     )
     for match in matches:
-        process = await asyncio.create_subprocess_exec(
-            *("journalctl", "-o", "cat", f"_SYSTEMD_UNIT=drunc-{uuid}.service", match),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await process.communicate()
-        assert out == b"marked\n", match
+        ours = f"_SYSTEMD_UNIT=drunc-{uuid}.service"
+        assert await asyncio.to_thread(journal, "-o", "cat", ours, match) == "marked\n", match
 
 
 def resident() -> int:

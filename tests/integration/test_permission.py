@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from client import DRUNC, INTERFACE, SOCKET
 from client import Client as Plain
-from conftest import DEFAULT_LISTENERS, Configure, configuration, systemctl, units, until
+from conftest import DEFAULT_LISTENERS, Configure, configuration, journal, systemctl, units, until
 
 from druncd import tokens
 from druncd.client import (
@@ -122,9 +122,7 @@ async def until_printed(client: Client, process: Process, last: str) -> list[str
 
 def audit(*matches: str) -> list[dict[str, Any]]:
     """The audit trail, by the command of the README, with some more matches."""
-    subprocess.run(["journalctl", "--sync"], check=True)
-    command = ["journalctl", "-u", "druncd", "DRUNC_AUDIT=1", "-o", "json", "--all", *matches]
-    out = subprocess.check_output(command, text=True)
+    out = journal("-u", "druncd", "DRUNC_AUDIT=1", "-o", "json", "--all", *matches)
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -461,8 +459,7 @@ async def test_tokens_are_made_listed_and_revoked_by_druncctl(user: Users) -> No
     await until(lambda: "(it has)" in run("token", "list").stdout)
     with pytest.raises(NotAuthorised, match="expired"):
         await expiring.ps()
-    journal = subprocess.check_output(["journalctl", "--all", "-o", "export", "-u", "druncd"])
-    assert secret.encode() not in journal
+    assert secret not in journal("--all", "-o", "json", "-u", "druncd")
     for damage in ("token", "add", "a:b"), ("token", "list", "--file", "/"):
         told = run(*damage)
         assert told.returncode == 1

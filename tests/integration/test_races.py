@@ -1,12 +1,11 @@
 """Two requests about one process at the same time: each has one sane outcome."""
 
 import asyncio
-import subprocess
 
 import grpc
 import pytest
 from client import ALL, DEAD, RUNNING, Client, query
-from conftest import processes_of, systemctl, until
+from conftest import journal, processes_of, systemctl, until
 
 STUBBORN = "trap '' QUIT; echo ready; while :; do sleep 0.2; done"
 
@@ -16,11 +15,7 @@ async def test_a_process_that_two_restart_is_started_twice_and_runs_once(client:
     restarted = await asyncio.gather(*(client.restart(query(uuid)) for _ in range(2)))
     assert [process.status_code for process in restarted] == [RUNNING, RUNNING]
     assert len(processes_of(uuid)) == 1
-    said = await asyncio.to_thread(
-        subprocess.check_output,
-        ["journalctl", "-o", "cat", "-u", f"drunc-{uuid}.service"],
-        text=True,
-    )
+    said = await asyncio.to_thread(journal, "-o", "cat", "-u", f"drunc-{uuid}.service")
     assert sum(line.startswith("Started") for line in said.splitlines()) == 3
 
 
@@ -189,7 +184,5 @@ async def test_a_kill_spares_what_an_administrator_starts_after_it(client: Clien
         # Whoever came second, it was never killed by force.
         systemctl("start", unit)
         assert (await client.one(uuid)).status_code == RUNNING
-        ended = await asyncio.to_thread(
-            subprocess.check_output, ["journalctl", "-o", "cat", "-u", unit], text=True
-        )
+        ended = await asyncio.to_thread(journal, "-o", "cat", "-u", unit)
         assert "Main process exited, code=killed" not in ended
