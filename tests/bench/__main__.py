@@ -55,12 +55,19 @@ async def _measure(names: list[str], size: Size, output: Path) -> None:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - begin:5.0f} s {what}", file=sys.stderr, flush=True)
 
-    for name in names:
-        tell(name)
-        if name == GROWTH:
-            costs += await growth.costs(size, tell)
-        else:
-            rows += [row async for row in MEASUREMENTS[name](size)]
+    try:
+        for name in names:
+            tell(name)
+            if name == GROWTH:
+                costs += await growth.costs(size, tell)
+            else:
+                rows += [row async for row in MEASUREMENTS[name](size)]
+    finally:
+        # Also what was measured before something failed.
+        _report(rows, costs, output)
+
+
+def _report(rows: list[Row], costs: list[growth.Cost], output: Path) -> None:
     console = Console(width=200)
     if rows:
         report.print_table(console, rows)

@@ -57,6 +57,10 @@ class Bare:
         await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", written, [])
         await ended.wait()
 
+    async def ping(self) -> None:
+        """Wait for an answer."""
+        await self._call(Message(SYSTEMD, PATH, "org.freedesktop.DBus.Peer", "Ping"))
+
     async def kill(self, names: Collection[str]) -> None:
         """Send SIGKILL to units, and wait until all have failed."""
         await self._each(names, lambda name: self._manager("KillUnit", "ssi", name, "all", 9))

@@ -39,7 +39,18 @@ async def _compared(size: Size, clients: int, name: str, what: str, bound: float
         await booted(size.boots, clients, ours)
         async with host.without_druncd():
             await _bare(size.boots, clients, bare)
-    return Row(name, what, "ms", Ratio.RATE, at_least(bound), ours, bare, "dbus-next")
+    note = f"a call that does nothing takes {await _nothing(size, clients):.2f} ms"
+    return Row(name, what, "ms", Ratio.RATE, at_least(bound), ours, bare, "dbus-next", note)
+
+
+async def _nothing(size: Size, clients: int) -> float:
+    """Milliseconds for what gRPC does for each call, as the rate of all clients has it."""
+    made: list[Round] = []
+    async with host.callers(clients) as callers:
+        calls = [callers[n % clients].describe for n in range(size.calls * clients)]
+        with measuring(made, host.processor("druncd"), len(calls)) as measured:
+            await at_once(clients, [functools.partial(call, host.NOTHING) for call in calls])
+    return measured.seconds / len(calls) * 1e3
 
 
 async def booted(count: int, clients: int, into: list[Round]) -> None:

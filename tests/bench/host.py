@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from client import INTERFACE, Client, boot_request, request
+from client import DEAD, INTERFACE, Client, boot_request, query, request
 
 from bench.bare import JOBS, Bare, at_once
 from bench.measure import Processor
@@ -34,6 +34,7 @@ dead = 20000
 SESSION = "bench"
 SLEEP = ("/bin/sleep", "100000")
 BOOT = request(boot_request(list(SLEEP), name="sleeper", session=SESSION)).SerializeToString()
+NOTHING = request().SerializeToString()
 IN_FLIGHT = 16
 
 
@@ -50,6 +51,7 @@ class Size:
     lines: int = 100_000
     many_lines: int = 1_000_000
     busy_boots: int = 200
+    busy_rounds: int = 2
     churned: int = 10_000
     growth: Sequence[int] = (1, 10, 100, 1_000, 3_000)
 
@@ -65,6 +67,7 @@ SHORT = Size(
     lines=1_000,
     many_lines=5_000,
     busy_boots=20,
+    busy_rounds=1,
     churned=20,
     growth=(1, 5, 20),
 )
@@ -121,8 +124,10 @@ class Caller:
             ],
         )
         self.boot: Any = self.channel.unary_unary(METHOD + "boot")
+        self.describe: Any = self.channel.unary_unary(METHOD + "describe")
         self.ps: Any = self.channel.unary_unary(METHOD + "ps")
         self.logs: Any = self.channel.unary_stream(METHOD + "logs")
+        self.own_logs: Any = self.channel.unary_stream("/druncd.v1.Inspection/Logs")
 
     async def __aenter__(self) -> "Caller":
         await self.channel.channel_ready()
@@ -198,8 +203,8 @@ def remove_all(prefix: str) -> None:
         subprocess.run(["systemctl", "stop", "drunc.slice"], check=False, capture_output=True)
 
 
-async def complete(count: int) -> None:
-    """Wait until a ps has so many processes."""
-    async with client() as asking:
-        while len(await asking.ps()) != count:
-            await asyncio.sleep(0.01)
+async def ended(client: Client, *uuids: str) -> None:
+    """Wait until processes have ended, which takes a minute where they print a lot."""
+    async with asyncio.timeout(300):
+        while any(process.status_code != DEAD for process in await client.ps(query(*uuids))):
+            await asyncio.sleep(0.1)

@@ -7,9 +7,19 @@ from collections.abc import AsyncIterator
 from client import ALL, query
 
 from bench import host
+from bench.bare import JOBS, Bare
 from bench.host import Caller, Size
 from bench.lists import PS
-from bench.measure import Ratio, Round, Row, at_most, measuring, processor_time, timed
+from bench.measure import (
+    Ratio,
+    Round,
+    Row,
+    at_most,
+    measuring,
+    percentile,
+    processor_time,
+    timed,
+)
 from bench.prints import printing
 
 IDLE_SECONDS = 10.0
@@ -98,12 +108,13 @@ async def busy(size: Size) -> AsyncIterator[Row]:
     await host.boot(size.processes)
     ours: list[Round] = []
     idle: list[Round] = []
-    async with host.client() as client, Caller() as caller:
+    pings: list[Round] = []
+    async with host.client() as client, Caller() as caller, Bare(JOBS) as bare:
         printer = await printing(client, size.many_lines)
-        await client.dead(printer)
+        await host.ended(client, printer)
         there = {process.uuid.uuid for process in await client.ps()}
         sizes = (str(size.many_lines), str(size.busy_boots))
-        for _ in range(size.large_rounds):
+        for _ in range(size.busy_rounds):
             with measuring(idle, host.processor("druncd"), size.calls) as made:
                 for _ in range(size.calls):
                     await timed(made, lambda: caller.ps(PS))
@@ -112,11 +123,14 @@ async def busy(size: Size) -> AsyncIterator[Row]:
                 sys.executable, "-m", "bench.load", printer, *sizes
             )
             working = asyncio.create_task(load.wait())
+            pinged = Round()
             with measuring(ours, host.processor("druncd", load=load.pid)) as made:
                 while not working.done():
                     await timed(made, lambda: caller.ps(PS))
+                    await timed(pinged, bare.ping)
                     made.count += 1
                     await asyncio.sleep(PAUSE_SECONDS)
+            pings.append(pinged)
             assert await working == 0
             new = {process.uuid.uuid for process in await client.ps()} - there
             await client.kill(query(*new))
@@ -131,5 +145,7 @@ async def busy(size: Size) -> AsyncIterator[Row]:
         ours,
         idle,
         "the same when idle",
+        note="a bare Ping of systemd, in between, takes"
+        f" {percentile(pings, 0.5):.1f} ms, and {percentile(pings, 0.99):.0f} ms at 99 %",
     )
     host.remove_all("drunc")
