@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client import DRUNC, INTERFACE, SOCKET
+from client import DRUNC, INTERFACE, SOCKET, Client
 from conftest import Configure, systemctl
 
 import druncd.client
@@ -51,6 +51,21 @@ async def druncd_client(request: pytest.FixtureRequest) -> AsyncIterator[druncd.
 
 def named(name: str, session: str | None = "test", user: str = "ada") -> Description:
     return Description(name=name, session=session, user=user, steps=SLEEPER)
+
+
+async def test_a_client_is_not_held_up_by_what_another_has_met(client: Client) -> None:
+    """gRPC lets connections be shared, and with them the time until the next attempt."""
+    systemctl("stop", "druncd")
+    async with druncd.client.Client(INTERFACE) as early:
+        for _ in range(8):
+            with pytest.raises(Unavailable):
+                await early.ps()
+            # So that it waits for longer after each.
+            await asyncio.sleep(0.2)
+        systemctl("start", "druncd")
+        await client.ready()
+        async with druncd.client.Client(INTERFACE) as late:
+            assert await late.ps() == []
 
 
 async def test_a_process_is_returned_as_it_was_asked_for(

@@ -426,6 +426,8 @@ class Client:
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
             ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MOST_MS),
+            # Another client's failed attempt is not to keep this one from trying.
+            ("grpc.use_local_subchannel_pool", 1),
             # The node's processes are no matter for a proxy.
             ("grpc.enable_http_proxy", 0),
         ]
