@@ -192,6 +192,7 @@ class Manager:
     ) -> Outcome:
         """End all matching processes at once, and return them when all are dead.
 
+        Of more than systemd can end at once, the others wait until some have ended.
         They stay visible as dead. One that was dead before is returned too, and
         loses the children it may have left behind. One that is being booted is
         killed as soon as it runs.

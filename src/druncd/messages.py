@@ -1,6 +1,7 @@
 """Between the messages of the wire and the domain's types, both ways."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -36,7 +37,8 @@ from druncschema.request_response_pb2 import Request
 
 M = TypeVar("M", bound=Message)
 
-# Of processes that are kept serialised; a usual one takes 0.3 to 10 KB.
+# Of processes that are kept serialised, for each contract, and as much again for the list that
+# was sent last; a usual one takes 0.3 to 10 KB.
 KEPT_BYTES = 32 << 20
 
 # A druncd that is newer than the client may know of more.
@@ -136,7 +138,7 @@ def instance(process: Process) -> ProcessInstance:
 
 
 class Instances:
-    """Lists of processes, of which each is serialised once, as long as it stays what it is.
+    """Lists of processes, of which each is serialised once, as long as it is there.
 
     Serialised messages that are joined are read as one message, in which what is repeated
     goes on (protobuf.dev/programming-guides/encoding), so a list is the lists of its parts.
@@ -149,7 +151,8 @@ class Instances:
 
     def __init__(self, instance: Callable[[Process], ProcessInstance] = instance) -> None:
         self._instance = instance
-        self._made: dict[str, tuple[Process, bytes]] = {}
+        # By the object: a process that has changed is another one.
+        self._made: dict[int, tuple[weakref.ref[Process], bytes]] = {}
         self._bytes = 0
 
     def serialised(self, processes: Iterable[Process]) -> bytes:
@@ -157,17 +160,18 @@ class Instances:
         return b"".join(map(self._part, processes))
 
     def _part(self, process: Process) -> bytes:
-        uuid = process.description.uuid
-        made = self._made.get(uuid)
-        # Processes that did not change are the same object.
-        if made is not None and made[0] is process:
-            return made[1]
+        key = id(process)
+        if key in self._made:
+            return self._made[key][1]
         part = ProcessInstanceList(values=[self._instance(process)]).SerializeToString()
-        self._bytes += len(part) - (len(made[1]) if made is not None else 0)
-        if self._bytes > KEPT_BYTES:
-            self._made.clear()
-            self._bytes = len(part)
-        self._made[uuid] = process, part
+        if self._bytes + len(part) <= KEPT_BYTES:
+
+            def forget(_: object) -> None:
+                del self._made[key]
+                self._bytes -= len(part)
+
+            self._made[key] = weakref.ref(process, forget), part
+            self._bytes += len(part)
         return part
 
 

@@ -83,7 +83,7 @@ class Status:
     return_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Process:
     """A process that systemd knows, at one moment."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import dataclasses
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,6 @@ class Query:
 
 
 ALL = Query(names=(".*",))
-_EVERYTHING = (ALL, Query(rule=Rule.UNITE, names=(".*",)))
 
 
 async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
@@ -89,7 +89,7 @@ async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
     """
     if query.empty:
         return []
-    if query in _EVERYTHING:
+    if query == dataclasses.replace(ALL, rule=query.rule):
         return list(processes)
     uuids = {uuid.strip().lower() for uuid in query.uuids}
     uuids.update(_completed(query.prefixes, processes))

@@ -460,7 +460,7 @@ async def test_lines_go_on_across_restarts_of_druncd(client: Client) -> None:
             for _ in range(count):
                 async with asyncio.timeout(20):
                     line = await following.lines.get()
-                assert line is not None
+                assert line is not None, following.task.exception()
                 assert int(line.line) == seen[line.uuid]
                 seen[line.uuid] += 1
 

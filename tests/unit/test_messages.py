@@ -1,5 +1,7 @@
 """What is kept of messages that were made before."""
 
+import weakref
+
 import pytest
 
 from druncd import messages
@@ -51,5 +53,27 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         found = ProcessInstanceList.FromString(made.serialised(processes)).values
         assert [each.uuid.uuid for each in found] == [str(number) for number in range(6)]
-    # None of them was there still when it was asked for again.
-    assert shown == processes * 2
+    # There was room for two of them.
+    assert shown == processes + processes[2:]
+
+
+def test_what_is_gone_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "KEPT_BYTES", 1_000)
+    made = messages.Instances()
+    for number in range(100):
+        gone = process(str(number), name="x" * 300)
+        one = weakref.ref(gone)
+        made.serialised([gone])
+        del gone
+        assert one() is None
+    # Nor does it take the room of another.
+    shown = []
+
+    def instance(process: Process) -> ProcessInstance:
+        shown.append(process)
+        return messages.instance(process)
+
+    monkeypatch.setattr(made, "_instance", instance)
+    last = process("last", name="x" * 300)
+    assert made.serialised([last]) == made.serialised([last])
+    assert shown == [last]

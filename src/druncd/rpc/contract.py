@@ -70,7 +70,7 @@ class Contract(ABC):
 
     def __init__(self, instances: messages.Instances) -> None:
         self._instances = instances
-        self._last: tuple[list[Process], bytes] | None = None
+        self._last: tuple[Sequence[Process], bytes] | None = None
 
     @abstractmethod
     def boot(self, replies: Replies, process: Process) -> Response:
@@ -87,12 +87,12 @@ class Contract(ABC):
     def several(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The answer to ps, flush and terminate, serialised: the list."""
         # Mostly nothing has changed, and comparing the same objects takes microseconds.
-        if self._last is None or self._last[0] != processes:
+        if self._last is None or self._last[0] != tuple(processes):
             data = AnyMessage(
                 type_url=f"type.googleapis.com/{messages.Instances.KIND}",
                 value=self._instances.serialised(processes),
             )
-            self._last = list(processes), Response(data=data).SerializeToString()
+            self._last = tuple(processes), Response(data=data).SerializeToString()
         made = self._last[1]
         if len(made) > messages.KEPT_BYTES:
             self._last = None
@@ -143,13 +143,13 @@ class Contract(ABC):
 class Interface(Contract):
     """The published interface document: payload types of its own, errors as gRPC statuses."""
 
-    def __init__(self) -> None:
-        super().__init__(messages.Instances())
-
     rule = Rule.NARROW
     boot_returns = "ProcessUUID"
     kill_returns = "ProcessInstance"
     no_match_kills_nothing = False
+
+    def __init__(self) -> None:
+        super().__init__(messages.Instances())
 
     def boot(self, replies: Replies, process: Process) -> Response:
         """The new uuid."""
@@ -172,13 +172,13 @@ class Interface(Contract):
 class Drunc(Contract):
     """What drunc's clients of 2024 decode: errors as flags, a list from kill."""
 
-    def __init__(self) -> None:
-        super().__init__(messages.Instances(self._with_tree_id))
-
     rule = Rule.UNITE
     boot_returns = "ProcessInstance"
     kill_returns = "ProcessInstanceList"
     no_match_kills_nothing = True
+
+    def __init__(self) -> None:
+        super().__init__(messages.Instances(self._with_tree_id))
 
     def boot(self, replies: Replies, process: Process) -> Response:
         """The new process."""

@@ -41,6 +41,9 @@ GONE = frozenset(
     for name in ("NoReply", "Disconnected", "ServiceUnknown", "NameHasNoOwner", "Timeout")
 )
 
+# Of a socket, see poll(2).
+GONE_STATES = select.POLLHUP | select.POLLERR | select.POLLNVAL
+
 MATCHES = (
     f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{MANAGER_PATH}'",
     f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',"
@@ -139,6 +142,7 @@ class Bus:
         Raises:
             Unavailable: it could not be reached in that time.
         """
+        # Mostly there is nothing to wait for, and asyncio's time-outs have their price.
         if self._ready.is_set():
             return
         try:
@@ -243,9 +247,9 @@ class Bus:
                 f"can't connect to the {self._name} bus at {self._address}: {error}"
             ) from error
         self._bus = bus
-        self._line = Line(bus)
         bus.add_message_handler(self._take)
         try:
+            self._line = Line(bus)
             for rule in MATCHES:
                 await self.call(
                     "AddMatch",
@@ -357,7 +361,8 @@ class Line:
         try:
             if not self._poll.poll(0):
                 await self._wait_for_room()
-            if self._closed:
+            # Of the other end's going dbus-fast would tell in a way that nobody could take.
+            if self._closed or any(state & GONE_STATES for _, state in self._poll.poll(0)):
                 raise _lost()
             sent: asyncio.Future[None] = self._bus.send(message)
         except OSError as error:

@@ -32,6 +32,7 @@ def remove(runtime: Path, unit: str) -> None:
         OSError: it can't be removed.
     """
     place = _place(runtime, unit)
+    # Mostly there is none, and rmtree takes long to find that out.
     if not os.path.lexists(place):
         return
     with contextlib.suppress(FileNotFoundError):

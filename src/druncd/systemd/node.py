@@ -10,11 +10,21 @@ of processes.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +51,7 @@ from druncd.tally import Tally
 log = logging.getLogger(__name__)
 
 REREAD_PAUSE = 0.05
+READ_AT_ONCE = 4
 # In the place of a job's path: that it may be over.
 CHECK = ""
 # That it is not known, and will not soon be, what becomes of it.
@@ -55,8 +66,10 @@ COLLECT_TIMEOUT = 10.0
 START_TIMEOUT = 90.0
 # systemd watches the bus for whoever has asked for a job, as long as the job lasts, and
 # dbus-daemon lets it watch 512 at once: one more, and systemd leaves the bus (measured on
-# 252). Stops, which a process can hold up, do not hold up starts.
-STOPS_AT_ONCE, STARTS_AT_ONCE = 300, 100
+# 252). Each kind waits for its own only, since a process can hold up its stop, and a file
+# server a restart; the others are jobs of what is no process.
+AT_ONCE = {"StopUnit": 250, "StartTransientUnit": 100, "RestartUnit": 60}
+OTHERS_AT_ONCE = 50
 # How often to ask for a stop that somebody else's job takes the place of.
 STOP_ATTEMPTS = 3
 # How often to look whether what SIGKILL was sent to is gone; the kernel does not tell.
@@ -105,7 +118,7 @@ class _Unit:
     removed: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     path: str = field(init=False)
-    _process: Process | None = None
+    _process: Process | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.path = units.unit_path(units.unit_name(self.description.uuid))
@@ -197,8 +210,8 @@ class Node:
         self._died = asyncio.Event()
         # Jobs that ended, by unit, for whoever waits for one of the unit's jobs.
         self._jobs: dict[str, list[asyncio.Queue[tuple[str, str]]]] = {}
-        self._stops = asyncio.Semaphore(STOPS_AT_ONCE)
-        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._slots = {member: asyncio.Semaphore(most) for member, most in AT_ONCE.items()}
+        self._other_slots = asyncio.Semaphore(OTHERS_AT_ONCE)
         # Whether the view is whole. It is not from the begin of a daemon-reload, or the
         # loss of the bus, until all has been read anew.
         self._settled = False
@@ -210,6 +223,7 @@ class Node:
         self._read = asyncio.Condition()
         self._changes = journal.Changes()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running_jobs: set[asyncio.Task[str]] = set()
         self._fence: asyncio.Task[None] | None = None
         self._next_fence: asyncio.Task[None] | None = None
 
@@ -233,7 +247,7 @@ class Node:
 
     async def close(self) -> None:
         """Disconnect; no process notices."""
-        for task in (*self._tasks, *self._clearing.values()):
+        for task in (*self._tasks, *self._running_jobs, *self._clearing.values()):
             task.cancel()
         self._lookers.close()
         await self._bus.close()
@@ -424,7 +438,7 @@ class Node:
             unit.stopping = False
 
     async def _stop(self, unit: _Unit) -> Process:
-        await self._thaw(unit)
+        thaw = functools.partial(self._thaw, unit)
         # What is inactive may have a start job that waits for its turn.
         if unit.state["ActiveState"] != "failed":
             name = units.unit_name(unit.description.uuid)
@@ -434,10 +448,11 @@ class Node:
                 # It is canceled by an administrator's restart, which takes its place, and
                 # fails if the unit was frozen in between.
                 for _ in range(STOP_ATTEMPTS):
-                    result = await self._job(name, limit, "StopUnit", "ss", name, "replace")
+                    result = await self._job(
+                        name, limit, "StopUnit", "ss", name, "replace", first=thaw
+                    )
                     if result == "done" or not unit.running:
                         break
-                    await self._thaw(unit)
                 else:
                     raise StillAlive(
                         f"{unit.description} was told to end {STOP_ATTEMPTS} times, and systemd's"
@@ -447,6 +462,8 @@ class Node:
                 raise StillAlive(
                     f"{unit.description} has not ended within {limit:g} s{_left_behind(unit)}"
                 ) from None
+        else:
+            await thaw()
         await self._see_to_the_last(unit)
         return unit.process()
 
@@ -461,12 +478,16 @@ class Node:
         """
         unit = self._unit(uuid)
         name = units.unit_name(uuid)
-        await self._thaw(unit)
-        if unit.state["ActiveState"] in ("failed", "inactive"):
-            await self._see_to_the_last(unit)
-        before = cgroup.processes(unit.group)
+        before: dict[int, str] = {}
+
+        async def clear() -> None:
+            await self._thaw(unit)
+            if unit.state["ActiveState"] in ("failed", "inactive"):
+                await self._see_to_the_last(unit)
+            before.update(cgroup.processes(unit.group))
+
         limit = 3 * self._settings.kill_timeout + START_TIMEOUT
-        result = await self._job(name, limit, "RestartUnit", "ss", name, "replace")
+        result = await self._job(name, limit, "RestartUnit", "ss", name, "replace", first=clear)
         if result not in ("done", "failed"):
             # What is known of its end is that of the run before.
             raise CouldNotStart(
@@ -600,16 +621,46 @@ class Node:
             raise NotFound(f"the process {uuid} is gone")
         return unit
 
-    async def _job(self, name: str, limit: float, member: str, signature: str, *body: Any) -> str:
+    async def _job(
+        self,
+        name: str,
+        limit: float,
+        member: str,
+        signature: str,
+        *body: Any,
+        first: Callable[[], Awaitable[None]] | None = None,
+    ) -> str:
         """Make a call that queues a job, and return the job's result.
+
+        Of many at once, some wait for their turn. What is to be done ``first`` is done then.
 
         Raises:
             JobTimeoutError: the job has not ended after `limit` seconds.
             NotFound: systemd does not know the unit.
             Unavailable: systemd can't be reached.
         """
-        async with self._starts if member.startswith("Start") else self._stops:
-            return await self._run_job(name, limit, member, signature, *body)
+        ours = units.uuid_of(name) is not None
+        slots = self._slots[member] if ours else self._other_slots
+        await slots.acquire()
+        try:
+            if first is not None:
+                await first()
+        except BaseException:
+            slots.release()
+            raise
+
+        def over(job: asyncio.Task[str]) -> None:
+            slots.release()
+            self._running_jobs.discard(job)
+            # Whoever has given up does not ask why it failed.
+            if not job.cancelled():
+                job.exception()
+
+        # systemd goes on with the job also where nobody waits for it any more.
+        job = asyncio.create_task(self._run_job(name, limit, member, signature, *body))
+        self._running_jobs.add(job)
+        job.add_done_callback(over)
+        return await asyncio.shield(job)
 
     async def _run_job(
         self, name: str, limit: float, member: str, signature: str, *body: Any
@@ -736,6 +787,7 @@ class Node:
         Raises:
             StillAlive: something is left; the text lists it.
         """
+        # Mostly there is nothing, and asyncio's time-outs have their price.
         if not cgroup.populated(unit.group):
             return
         try:
@@ -835,15 +887,12 @@ class Node:
         unit.update(properties)
         self._shown = None
         if unit.running:
-            # One that was dropped may be heard of still.
-            if not unit.removed:
-                self.alive.add(unit.description)
+            self.alive.add(unit.description)
             return
         self.alive.remove(unit.description.uuid)
-        if unit.visible:
+        if ran and unit.visible:
             self._died.set()
-            if ran:
-                _log_end(unit)
+            _log_end(unit)
 
     def _drop(self, uuid: str) -> None:
         unit = self._units.pop(uuid, None)
@@ -994,6 +1043,7 @@ class Node:
         listed = await self._bus.call("ListUnitsByPatterns", "asas", [], [units.PATTERN])
         anew = await self._ran_anew() if afresh else set()
         found = set()
+        unread = []
         for name, _, loaded, active, sub, _, path, *_ in listed:
             uuid = units.uuid_of(name)
             # A unit whose file was removed is not found any more, but may run still.
@@ -1009,7 +1059,8 @@ class Node:
                     or (afresh and (sub != "running" or uuid in anew))
                 )
             ):
-                await self._read_unit(name)
+                unread.append(name)
+        await self._read_units(unread)
         for uuid in known - found:
             unit = self._units.get(uuid)
             if unit is not None and unit.exists:
@@ -1055,6 +1106,16 @@ class Node:
         for _, _, loaded, *_ in await self._bus.call("ListUnitsByPatterns", "asas", [], [name]):
             if loaded == "loaded":
                 await self._read_unit(name)
+
+    async def _read_units(self, names: Iterable[str]) -> None:
+        """Read units, so many at once that systemd reads one while another is taken in."""
+        left = iter(names)
+
+        async def read() -> None:
+            for name in left:
+                await self._read_unit(name)
+
+        await asyncio.gather(*(read() for _ in range(READ_AT_ONCE)))
 
     async def _read_unit(self, name: str) -> None:
         """Read one unit whole; one that is not ours, or gone already, is passed over."""
