@@ -69,7 +69,7 @@ async def booted(count: int, clients: int, into: list[Round]) -> None:
 
 async def _bare(count: int, clients: int, into: list[Round]) -> None:
     first, *others = host.bare_units(count + 1).items()
-    async with Bare(JOBS) as bare:
+    async with Bare(JOBS, "dbus_next") as bare:
         await bare.start(*first)
         starts = [functools.partial(bare.start, *unit) for unit in others]
         with measuring(into, host.processor(), count) as made:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from client import ALL, query
 
 from bench import host
-from bench.bare import JOBS, Bare
+from bench.bare import NOTHING, Bare
 from bench.host import Caller, Size
 from bench.lists import PS
 from bench.measure import (
@@ -22,13 +22,12 @@ from bench.measure import (
 )
 from bench.prints import printing
 
-IDLE_SECONDS = 10.0
-# Between one ps and the next of a client that watches.
-PAUSE_SECONDS = 0.01
+# A client that watches asks so often, however long the answers take.
+EACH_SECONDS = 0.02
 
 
 async def restart(size: Size) -> AsyncIterator[Row]:
-    """From a restart to the first ps, which is complete, and what is in memory after it."""
+    """A restart, until the first ps, which is complete; memory after it, and idleness."""
     ours: list[Round] = []
     memory: list[Round] = []
     await host.boot(size.processes)
@@ -57,9 +56,8 @@ async def restart(size: Size) -> AsyncIterator[Row]:
     await asyncio.sleep(2)
     for _ in range(size.large_rounds):
         before = processor_time(pid)
-        await asyncio.sleep(min(IDLE_SECONDS, size.seconds * 2))
-        spent = processor_time(pid) - before
-        idle.append(Round([spent / min(IDLE_SECONDS, size.seconds * 2) * 1e3], 1))
+        await asyncio.sleep(size.seconds)
+        idle.append(Round([(processor_time(pid) - before) / size.seconds * 1e3], 1))
     yield Row(
         "idle",
         f"processor time of druncd when idle with {size.processes:,}",
@@ -82,6 +80,7 @@ async def churn(size: Size) -> AsyncIterator[Row]:
     """The memory after many boots and flushes."""
     at_first: list[Round] = []
     in_the_end: list[Round] = []
+    host.run("systemctl", "restart", "druncd")
     pid = host.main_pid("druncd")
     batch = min(size.churned // 2, 500)
     for index in range(size.churned // batch):
@@ -95,7 +94,7 @@ async def churn(size: Size) -> AsyncIterator[Row]:
         "churn",
         f"memory of druncd after {size.churned:,} boots and flushes",
         "MiB",
-        Ratio.TIME,
+        Ratio.SIZE,
         at_most(1.05),
         in_the_end[-1:],
         at_first,
@@ -109,7 +108,7 @@ async def busy(size: Size) -> AsyncIterator[Row]:
     ours: list[Round] = []
     idle: list[Round] = []
     pings: list[Round] = []
-    async with host.client() as client, Caller() as caller, Bare(JOBS) as bare:
+    async with host.client() as client, Caller() as caller, Bare(NOTHING) as bare:
         printer = await printing(client, size.many_lines)
         await host.ended(client, printer)
         there = {process.uuid.uuid for process in await client.ps()}
@@ -124,12 +123,14 @@ async def busy(size: Size) -> AsyncIterator[Row]:
             )
             working = asyncio.create_task(load.wait())
             pinged = Round()
-            with measuring(ours, host.processor("druncd", load=load.pid)) as made:
+            asked: list[asyncio.Task[None]] = []
+            with measuring(ours, host.processor("druncd")) as made:
                 while not working.done():
-                    await timed(made, lambda: caller.ps(PS))
-                    await timed(pinged, bare.ping)
-                    made.count += 1
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    asked.append(asyncio.create_task(timed(made, lambda: caller.ps(PS))))
+                    asked.append(asyncio.create_task(timed(pinged, bare.ping)))
+                    await asyncio.sleep(EACH_SECONDS)
+                await asyncio.gather(*asked)
+                made.count = len(made.values)
             pings.append(pinged)
             assert await working == 0
             new = {process.uuid.uuid for process in await client.ps()} - there

@@ -1,4 +1,4 @@
-"""Reads a long log and boots processes at the same time."""
+"""Reads a long log and boots processes at the same time, until all of them are booted."""
 
 import asyncio
 import sys
@@ -9,6 +9,8 @@ from bench import host
 from bench.bare import at_once
 from druncschema.process_manager_pb2 import LogRequest
 
+CLIENTS = 4
+
 
 async def _load(printer: str, lines: int, boots: int) -> None:
     async with host.callers(2) as (reader, booter):
@@ -18,7 +20,10 @@ async def _load(printer: str, lines: int, boots: int) -> None:
             async for _ in reader.logs(wanted):
                 pass
 
-        await asyncio.gather(read(), at_once(4, [lambda: booter.boot(host.BOOT)] * boots))
+        reading = asyncio.create_task(read())
+        await at_once(CLIENTS, [lambda: booter.boot(host.BOOT)] * boots)
+        assert not reading.done(), "the log was read before all were booted"
+        reading.cancel()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is measured: rounds of druncd and of its baseline in turn, and what each of them cost."""
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ class Ratio(Enum):
 
     RATE = "rate"
     TIME = "time"
+    SIZE = "size"
     SPEED = "times faster"
     NONE = "no baseline"
 
@@ -66,11 +68,11 @@ class Row:
     """A line of the table.
 
     Attributes:
-        name: what it is called on the command line.
+        name: what it is called in the JSON.
         what: what is measured.
         unit: of the values.
         ratio: what is compared.
-        target: what the ratio is to be, or the worst value where there is no baseline.
+        target: what the ratio is to be, or the 99th percentile where there is no ratio.
         ours: rounds of druncd.
         bare: rounds of the baseline, one after each of druncd's; or none.
         baseline: what it is.
@@ -90,11 +92,11 @@ class Row:
     @property
     def result(self) -> float:
         """What is held against the target."""
-        pairs = zip(self.ours, self.bare, strict=False)
+        pairs = zip(self.ours, self.bare, strict=True)
         match self.ratio:
             case Ratio.RATE:
                 return statistics.median(ours.rate / bare.rate for ours, bare in pairs)
-            case Ratio.TIME:
+            case Ratio.TIME | Ratio.SIZE:
                 return statistics.median(_middle(ours) / _middle(bare) for ours, bare in pairs)
             case Ratio.SPEED:
                 return statistics.median(_middle(bare) / _middle(ours) for ours, bare in pairs)
@@ -113,7 +115,7 @@ def _middle(one: Round) -> float:
 def percentile(rounds: Sequence[Round], part: float) -> float:
     """The value that this part of all values does not exceed."""
     values = sorted(value for each in rounds for value in each.values)
-    return values[min(len(values) - 1, int(part * len(values)))]
+    return values[math.ceil(part * len(values)) - 1]
 
 
 def mean_rate(rounds: Sequence[Round]) -> float | None:

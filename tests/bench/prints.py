@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -84,14 +85,15 @@ async def last(size: Size) -> AsyncIterator[Row]:
             for rounds, processor, read in reads:
                 with measuring(rounds, processor, size.calls) as made:
                     for _ in range(size.calls):
+                        # The second time is as long as that of druncd after it.
+                        await _synchronize()
                         begin = time.perf_counter()
                         await _synchronize()
                         waits.append((time.perf_counter() - begin) * 1e3)
                         await timed(made, read)
-    wait = sorted(waits)[len(waits) // 2]
-    for made in ours + as_drunc:
-        made.values = [value - wait for value in made.values]
-    middle = percentile(streamed, 0.5)
+                        if rounds in (ours, as_drunc):
+                            made.values[-1] -= waits[-1]
+    middle, wait = percentile(streamed, 0.5), statistics.median(waits)
     for name, what, rounds, note in (
         ("last", f"the last {LAST} of {size.many_lines:,} lines, as druncctl reads them", ours, ""),
         (

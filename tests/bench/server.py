@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from bench.host import METHOD, Caller
+from bench.host import METHOD
 
 _LENGTH = struct.Struct("<I")
 
@@ -28,14 +28,15 @@ async def serving(messages: Sequence[bytes]) -> AsyncIterator[tuple[str, int]]:
         Its address and its PID.
     """
     with tempfile.TemporaryDirectory() as directory:
-        file, address = Path(directory, "messages"), f"unix:{directory}/socket"
+        file = Path(directory, "messages")
         file.write_bytes(b"".join(_LENGTH.pack(len(each)) + each for each in messages))
         server = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.server", str(file), address
+            sys.executable, "-m", "bench.server", str(file), stdout=asyncio.subprocess.PIPE
         )
+        assert server.stdout is not None
         try:
-            async with Caller(address):
-                yield address, server.pid
+            # By TCP, as druncd is called.
+            yield f"127.0.0.1:{int(await server.stdout.readline())}", server.pid
         finally:
             server.terminate()
             await server.wait()
@@ -51,7 +52,7 @@ def _read(file: Path) -> Iterator[bytes]:
         begin += length
 
 
-async def _serve(file: Path, address: str) -> None:
+async def _serve(file: Path) -> None:
     messages = list(_read(file))
 
     async def ps(_: bytes, __: Any) -> bytes:
@@ -74,10 +75,11 @@ async def _serve(file: Path, address: str) -> None:
             )
         ]
     )
-    server.add_insecure_port(address)
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    print(port, flush=True)
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(_serve(Path(sys.argv[1])))

@@ -26,7 +26,7 @@ def test_every_measurement_is_made_and_written_down(tmp_path: Path) -> None:
     assert " ".join(row["name"] for row in rows) == NAMES
     for row in rows:
         assert row["what"][:20] in printed
-        assert row["druncd"]["median"] > 0
+        assert row["druncd"]["median"] > 0 or row["name"] == "idle"
         assert row["druncd"]["p99"] >= row["druncd"]["median"]
         if row["baseline"] is not None:
             assert row["baseline"]["median"] > 0
