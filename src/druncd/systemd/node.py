@@ -462,7 +462,7 @@ class Node:
                 raise StillAlive(
                     f"{unit.description} has not ended within {limit:g} s{_left_behind(unit)}"
                 ) from None
-        else:
+        elif cgroup.populated(unit.group):
             await thaw()
         await self._see_to_the_last(unit)
         return unit.process()
