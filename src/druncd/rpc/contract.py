@@ -61,7 +61,7 @@ class Replies:
 
 
 class Contract(ABC):
-    """How a listener's clients are answered."""
+    """How a listener's clients are answered: each answer is a serialised Response."""
 
     rule: Rule
     boot_returns: str
@@ -73,19 +73,19 @@ class Contract(ABC):
         self._last: tuple[Sequence[Process], bytes] | None = None
 
     @abstractmethod
-    def boot(self, replies: Replies, process: Process) -> Response:
+    def boot(self, replies: Replies, process: Process) -> bytes:
         """The answer to a boot."""
 
     @abstractmethod
-    def restart(self, replies: Replies, process: Process) -> Response:
+    def restart(self, replies: Replies, process: Process) -> bytes:
         """The answer to a restart."""
 
     @abstractmethod
-    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response | bytes:
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The answer to a kill."""
 
     def several(self, replies: Replies, processes: Sequence[Process]) -> bytes:
-        """The answer to ps, flush and terminate, serialised: the list."""
+        """The answer to ps, flush and terminate: the list."""
         # Mostly nothing has changed, and comparing the same objects takes microseconds.
         if self._last is None or self._last[0] != tuple(processes):
             data = AnyMessage(
@@ -99,7 +99,7 @@ class Contract(ABC):
         return replies.joined(made)
 
     @abstractmethod
-    def error(self, replies: Replies, error: Exception) -> Response:
+    def error(self, replies: Replies, error: Exception) -> bytes:
         """The answer that tells of an error.
 
         Raises:
@@ -151,20 +151,21 @@ class Interface(Contract):
     def __init__(self) -> None:
         super().__init__(messages.Instances())
 
-    def boot(self, replies: Replies, process: Process) -> Response:
+    def boot(self, replies: Replies, process: Process) -> bytes:
         """The new uuid."""
-        return replies.success(ProcessUUID(uuid=process.uuid))
+        return replies.success(ProcessUUID(uuid=process.uuid)).SerializeToString()
 
-    def restart(self, replies: Replies, process: Process) -> Response:
+    def restart(self, replies: Replies, process: Process) -> bytes:
         """The process."""
-        return replies.success(messages.instance(process))
+        return replies.success(messages.instance(process)).SerializeToString()
 
-    def killed(self, replies: Replies, processes: Sequence[Process]) -> Response:
+    def killed(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The first process killed, and a child for each of them."""
         children = [replies.success(messages.instance(process)) for process in processes]
-        return replies.success(messages.instance(processes[0]), children)
+        first = replies.success(messages.instance(processes[0]), children)
+        return first.SerializeToString()
 
-    def error(self, replies: Replies, error: Exception) -> Response:
+    def error(self, replies: Replies, error: Exception) -> bytes:
         """Raise it as a gRPC status."""
         raise failures.Refusal(error) from error
 
@@ -180,19 +181,19 @@ class Drunc(Contract):
     def __init__(self) -> None:
         super().__init__(messages.Instances(self._with_tree_id))
 
-    def boot(self, replies: Replies, process: Process) -> Response:
+    def boot(self, replies: Replies, process: Process) -> bytes:
         """The new process."""
         return self.restart(replies, process)
 
-    def restart(self, replies: Replies, process: Process) -> Response:
+    def restart(self, replies: Replies, process: Process) -> bytes:
         """The process."""
-        return replies.success(self._with_tree_id(process))
+        return replies.success(self._with_tree_id(process)).SerializeToString()
 
     def killed(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The list."""
         return self.several(replies, processes)
 
-    def error(self, replies: Replies, error: Exception) -> Response:
+    def error(self, replies: Replies, error: Exception) -> bytes:
         """A flag and the message; these clients crash on a gRPC error status."""
         if isinstance(error, BadRequest):
             flag = NOT_EXECUTED_BAD_REQUEST_FORMAT
@@ -202,7 +203,7 @@ class Drunc(Contract):
             flag = DRUNC_EXCEPTION_THROWN
         else:
             flag = UNHANDLED_EXCEPTION_THROWN
-        return replies.answer(PlainText(text=failures.text(error)), flag)
+        return replies.answer(PlainText(text=failures.text(error)), flag).SerializeToString()
 
     @staticmethod
     def _with_tree_id(process: Process) -> ProcessInstance:

@@ -33,11 +33,11 @@ from druncschema.process_manager_pb2 import (
     ProcessQuery,
     ProcessUUID,
 )
-from druncschema.request_response_pb2 import Description, Request, Response
+from druncschema.request_response_pb2 import Description, Request
 
 SERVICE = DESCRIPTOR.services_by_name["ProcessManager"].full_name
 
-Work = Callable[[Request, Replies, Call], Awaitable[Response | bytes]]
+Work = Callable[[Request, Replies, Call], Awaitable[bytes]]
 
 # What a client may take to shake hands, and how long one may be connected without a call.
 HANDSHAKE_MS = 10_000
@@ -135,20 +135,18 @@ class _Servicer:
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._reception.call(command, context)
             replies = Replies(self._name)
-            response: Response | bytes
             try:
                 with call:
                     request = messages.parse(data, Request)
                     replies = self._replies(request)
                     async with self._reception.admitted(call, request.token, len(data)):
-                        response = await work(request, replies, call)
+                        return await work(request, replies, call)
             except Exception as error:
-                response = await self._error(replies, error, context)
-            return response if isinstance(response, bytes) else response.SerializeToString()
+                return await self._error(replies, error, context)
 
         return handle
 
-    async def _error(self, replies: Replies, error: Exception, context: Context) -> Response:
+    async def _error(self, replies: Replies, error: Exception, context: Context) -> bytes:
         try:
             return self._contract.error(replies, error)
         except failures.Refusal as refusal:
@@ -162,12 +160,12 @@ class _Servicer:
         call.target = str(query)
         return query
 
-    async def _describe(self, _: Request, replies: Replies, __: Call) -> Response:
-        return replies.success(
-            Description(type="process_manager", name=self._name, commands=self._contract.commands())
-        )
+    async def _describe(self, _: Request, replies: Replies, __: Call) -> bytes:
+        commands = self._contract.commands()
+        described = Description(type="process_manager", name=self._name, commands=commands)
+        return replies.success(described).SerializeToString()
 
-    async def _boot(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _boot(self, request: Request, replies: Replies, call: Call) -> bytes:
         asked = messages.description(messages.unpack(request, BootRequest))
         call.target = shown(asked.name)
         booted = await self._manager.boot(asked, call.rights)
@@ -179,12 +177,12 @@ class _Servicer:
         found = call.note(await self._manager.terminate(query, call.rights, call.chose))
         return self._contract.several(replies, found)
 
-    async def _restart(self, request: Request, replies: Replies, call: Call) -> Response:
+    async def _restart(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
         (found,) = call.note(await self._manager.restart(query, call.rights, call.chose))
         return self._contract.restart(replies, found)
 
-    async def _kill(self, request: Request, replies: Replies, call: Call) -> Response | bytes:
+    async def _kill(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
         or_none = self._contract.no_match_kills_nothing
         found = call.note(await self._manager.kill(query, call.rights, call.chose, or_none=or_none))
@@ -210,7 +208,7 @@ class _Servicer:
                     async for response in self._lines(request, replies, call):
                         yield response
         except Exception as error:
-            yield (await self._error(replies, error, context)).SerializeToString()
+            yield await self._error(replies, error, context)
 
     async def _lines(self, request: Request, replies: Replies, call: Call) -> AsyncIterator[bytes]:
         asked = messages.unpack(request, LogRequest)
