@@ -645,6 +645,8 @@ class Node:
         try:
             if first is not None:
                 await first()
+            # What is given up before systemd can be asked is not asked for later.
+            await self._bus.wait_ready(PATIENCE)
         except BaseException:
             slots.release()
             raise
@@ -660,7 +662,8 @@ class Node:
         job = asyncio.create_task(self._run_job(name, limit, member, signature, *body))
         self._running_jobs.add(job)
         job.add_done_callback(over)
-        return await asyncio.shield(job)
+        await asyncio.wait((job,))
+        return job.result()
 
     async def _run_job(
         self, name: str, limit: float, member: str, signature: str, *body: Any
@@ -1115,7 +1118,12 @@ class Node:
             for name in left:
                 await self._read_unit(name)
 
-        await asyncio.gather(*(read() for _ in range(READ_AT_ONCE)))
+        readers = [asyncio.create_task(read()) for _ in range(READ_AT_ONCE)]
+        try:
+            await asyncio.gather(*readers)
+        finally:
+            for reader in readers:
+                reader.cancel()
 
     async def _read_unit(self, name: str) -> None:
         """Read one unit whole; one that is not ours, or gone already, is passed over."""
