@@ -565,7 +565,8 @@ async def test_certificates_are_read_again_when_they_change(
         systemctl("reload", "druncd")
         await ada.ps()
         assert serial(ours) == again.serial_number
-    assert "stay in force" in journal("-u", "druncd", "-n", "20", "-o", "cat")
+    # druncd may not have come to it yet.
+    await until(lambda: "stay in force" in journal("-u", "druncd", "-n", "20", "-o", "cat"))
     certificate.write_bytes(good[0])
     key.write_bytes(good[1])
     # A stream from before goes on.
