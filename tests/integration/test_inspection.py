@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from client import DRUNC, INTERFACE, SOCKET, Client, query
-from conftest import Configure, systemctl
+from conftest import Configure, journal, systemctl
 
 from druncd import client as library
 from druncd.client import (
@@ -609,6 +609,8 @@ async def test_after_each_cursor_come_the_lines_that_came_after_it(
     await client.printed(begun, "x")
     scripts = (SHORT, SHORT, LONG, LONG, HUGE)
     await client.dead(*await asyncio.gather(*map(client.sh, scripts)))
+    # What they printed is to be there before the end of what is killed.
+    await asyncio.to_thread(journal, "-n", "0")
     await client.kill(query(begun))
     total = 0
     async for reply in replies(client, follow=False, pattern=pattern):
