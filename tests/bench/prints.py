@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +13,10 @@ from bench import host
 from bench.host import Caller, Size
 from bench.measure import Processor, Ratio, Round, Row, at_least, measuring, percentile, timed
 from bench.server import serving
+from druncd.systemd import journal
 from druncd_inspection.inspection_pb2 import LogsRequest, Selection
 from druncschema.process_manager_pb2 import LogRequest
 
-SYNC_SOCKET = "/run/systemd/journal/io.systemd.journal"
 UNITS = 50
 LAST = 100
 
@@ -67,7 +66,8 @@ async def last(size: Size) -> AsyncIterator[Row]:
         caller = await stack.enter_async_context(Caller())
         uuids = [await printing(client, size.many_lines // UNITS) for _ in range(UNITS)]
         await host.ended(client, *uuids)
-        # They end before journald has read all that they printed.
+        # They end before journald has read all that they printed, which takes it longer than
+        # druncd would wait.
         host.run("journalctl", "--sync")
         wanted = _log_request(uuids[0], LAST)
         messages = [message async for message in caller.logs(wanted)]
@@ -86,12 +86,12 @@ async def last(size: Size) -> AsyncIterator[Row]:
                 with measuring(rounds, processor, size.calls) as made:
                     for _ in range(size.calls):
                         # The second time is as long as that of druncd after it.
-                        await _synchronize()
+                        await journal.synchronize()
                         begin = time.perf_counter()
-                        await _synchronize()
+                        await journal.synchronize()
                         waits.append((time.perf_counter() - begin) * 1e3)
                         await timed(made, read)
-                        if rounds in (ours, as_drunc):
+                        if rounds is ours or rounds is as_drunc:
                             made.values[-1] -= waits[-1]
     middle, wait = percentile(streamed, 0.5), statistics.median(waits)
     for name, what, rounds, note in (
@@ -133,12 +133,3 @@ def _log_request(uuid: str, count: int) -> bytes:
 async def _read(logs: Callable[[bytes], AsyncIterator[bytes]], wanted: bytes) -> None:
     async for _ in logs(wanted):
         pass
-
-
-async def _synchronize() -> None:
-    """Have journald write what it has, as `journalctl --sync` does."""
-    reader, writer = await asyncio.open_unix_connection(SYNC_SOCKET)
-    call = {"method": "io.systemd.Journal.Synchronize", "parameters": {}}
-    writer.write(json.dumps(call).encode() + b"\0")
-    await reader.readuntil(b"\0")
-    writer.close()

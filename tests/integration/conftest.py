@@ -53,9 +53,14 @@ def processes_of(uuid: str) -> list[int]:
         return []
 
 
+def sync_journal() -> None:
+    """Wait until journald has written all that it was sent."""
+    subprocess.run(["journalctl", "--sync"], check=True)
+
+
 def journal(*arguments: str) -> str:
     """What journalctl shows when journald has written all that it was sent."""
-    subprocess.run(["journalctl", "--sync"], check=True)
+    sync_journal()
     command = ["journalctl", "--no-pager", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

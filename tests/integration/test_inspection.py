@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from client import DRUNC, INTERFACE, SOCKET, Client, query
-from conftest import Configure, journal, systemctl
+from conftest import Configure, sync_journal, systemctl
 
 from druncd import client as library
 from druncd.client import (
@@ -610,7 +610,7 @@ async def test_after_each_cursor_come_the_lines_that_came_after_it(
     scripts = (SHORT, SHORT, LONG, LONG, HUGE)
     await client.dead(*await asyncio.gather(*map(client.sh, scripts)))
     # What they printed is to be there before the end of what is killed.
-    await asyncio.to_thread(journal, "-n", "0")
+    await asyncio.to_thread(sync_journal)
     await client.kill(query(begun))
     total = 0
     async for reply in replies(client, follow=False, pattern=pattern):
@@ -618,7 +618,7 @@ async def test_after_each_cursor_come_the_lines_that_came_after_it(
         total += len(reply.entries)
     every, cursors = await followed(client, total, pattern=pattern)
     assert len(every) == total
-    assert len(cursors) > 1
+    assert len(cursors) > 3
     # A line had been begun at all of them.
     assert all(" " in cursor for count, cursor in cursors if count < total)
     assert every[-1] == (begun, "x" * 60_000)
@@ -671,7 +671,7 @@ async def test_lines_go_on_after_those_that_the_journal_has_lost_meanwhile(
     for vacuum in ("--vacuum-time=1000d", "--vacuum-files=1"):
         systemctl("stop", "druncd")
         before = await printed_on(uuid)
-        subprocess.run(["journalctl", "--sync"], check=True)
+        sync_journal()
         subprocess.run(["journalctl", "--rotate", vacuum], check=True, capture_output=True)
         after = await printed_on(uuid)
         systemctl("start", "druncd")

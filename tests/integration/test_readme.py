@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from client import Client
-from conftest import CONFIGURATION, systemctl
+from conftest import CONFIGURATION, sync_journal, systemctl
 
 README = Path("/root/README.md")
 PYTHON = "/usr/lib/druncd/bin/python"
@@ -111,7 +111,7 @@ async def test_five_commands_set_up_authentication(client: Client, kind: str) ->
 async def test_the_audit_trail_is_where_it_says(client: Client) -> None:
     (code,) = blocks("sh audit", README.read_text())
     uuid = await client.boot(["true"])
-    subprocess.run(["journalctl", "--sync"], check=True)
+    sync_journal()
     for line in code.splitlines():
         out = subprocess.check_output(["bash", "-ec", line.replace("=UUID", f"={uuid}")], text=True)
         assert uuid in out

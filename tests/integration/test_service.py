@@ -149,12 +149,7 @@ async def test_the_watchdog_brings_back_a_service_that_hangs(client: Client) -> 
 async def test_druncd_logs_structured_fields(client: Client) -> None:
     uuid = await client.boot(["sleep", "100"], name="marked", session="se")
     await client.kill(query(uuid))
-    subprocess.run(["journalctl", "--sync"], check=True)
-    out = subprocess.run(
-        ["journalctl", "-u", "druncd", f"DRUNC_UUID={uuid}", "-o", "json"],
-        check=True,
-        capture_output=True,
-    ).stdout
+    out = journal("-u", "druncd", f"DRUNC_UUID={uuid}", "-o", "json")
     entries = [json.loads(line) for line in out.splitlines()]
     texts = [entry["MESSAGE"] for entry in entries]
     assert [text.partition(" by 'ada'")[0] for text in (texts[0], texts[2])] == ["boot", "kill"]

@@ -70,7 +70,7 @@ class Contract(ABC):
 
     def __init__(self, instances: messages.Instances) -> None:
         self._instances = instances
-        self._last: tuple[Sequence[Process], bytes] | None = None
+        self._last: tuple[tuple[Process, ...], bytes] | None = None
 
     @abstractmethod
     def boot(self, replies: Replies, process: Process) -> bytes:
@@ -86,13 +86,14 @@ class Contract(ABC):
 
     def several(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The answer to ps, flush and terminate: the list."""
+        listed = tuple(processes)
         # Mostly nothing has changed, and comparing the same objects takes microseconds.
-        if self._last is None or self._last[0] != tuple(processes):
+        if self._last is None or self._last[0] != listed:
             data = AnyMessage(
                 type_url=f"type.googleapis.com/{messages.Instances.KIND}",
-                value=self._instances.serialised(processes),
+                value=self._instances.serialised(listed),
             )
-            self._last = tuple(processes), Response(data=data).SerializeToString()
+            self._last = listed, Response(data=data).SerializeToString()
         made = self._last[1]
         if len(made) > messages.KEPT_BYTES:
             self._last = None

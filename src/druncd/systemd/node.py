@@ -672,7 +672,6 @@ class Node:
         # The job can end before the reply that names it arrives.
         self._jobs.setdefault(name, []).append(ended)
         try:
-            await self._bus.wait_ready(PATIENCE)
             job = await self._bus.call(member, signature, *body)
             if (unit := self._units.get(units.uuid_of(name) or "")) is not None:
                 unit.exists = True
