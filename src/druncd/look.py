@@ -13,8 +13,11 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from typing import BinaryIO
 
 from druncd.errors import shown
 from druncd.process import Description
@@ -189,6 +192,10 @@ def main() -> None:
     # properties of their units may hide from them, nor to answer in our place; see
     # PR_SET_DUMPABLE in prctl(2).
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if sys.argv[1:] == ["--stdio"]:
+        # Of another node, which is connected by ssh as the account.
+        _serve(sys.stdin.buffer, _write_to_stdout)
+        os._exit(0)
     listener = socket.socket(fileno=LISTENING)
     connected = 0
     lock = threading.Lock()
@@ -196,7 +203,7 @@ def main() -> None:
     def serve(connection: socket.socket) -> None:
         nonlocal connected
         try:
-            _serve(connection)
+            _serve(connection.makefile("rb"), connection.sendall)
         finally:
             with lock:
                 connected -= 1
@@ -211,14 +218,18 @@ def main() -> None:
         threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
 
-def _serve(connection: socket.socket) -> None:
+def _write_to_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _serve(lines: BinaryIO, send: Callable[[bytes], object]) -> None:
     """Answer one connection's questions until it ends, with as many threads as that takes.
 
     They count as processes of the account, which may have no more than RLIMIT_NPROC.
     """
     reading, writing, counting = threading.Lock(), threading.Lock(), threading.Lock()
     ended = threading.Event()
-    lines = connection.makefile("rb")
     waiting, running = 1, 1
 
     def answer() -> None:
@@ -245,7 +256,7 @@ def _serve(connection: socket.socket) -> None:
             data = _answer(line)
             try:
                 with writing:
-                    connection.sendall(data)
+                    send(data)
             except OSError:
                 return ended.set()
             with counting:

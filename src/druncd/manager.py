@@ -375,19 +375,19 @@ class Manager:
             following = Following(others, lambda uuid: names.get(uuid, "") is not None, end, after)
         printed = self._node.tail(list(names), query.session, count, pattern, following)
         async with contextlib.aclosing(printed) as pieces:
-            async for piece, cursor in pieces:
-                unknown = {uuid for uuid, _, _ in piece} - names.keys()
-                if follow and (unknown or not piece):
+            async for piece in pieces:
+                unknown = {entry.unit for entry in piece.lines} - names.keys()
+                if follow and (unknown or not piece.lines):
                     left = await self._look_again(query, rights, names, unknown)
-                    if not (left or piece):
+                    if not (left or piece.lines):
                         return
                 lines = [
-                    LogLine(uuid, name, time, line)
-                    for uuid, time, line in piece
-                    if (name := names.get(uuid)) is not None
+                    LogLine(entry.unit, name, entry.time, entry.line)
+                    for entry in piece.lines
+                    if (name := names.get(entry.unit)) is not None
                 ]
-                if lines or cursor:
-                    yield LogPiece(lines, cursor)
+                if lines or piece.cursor:
+                    yield LogPiece(lines, piece.cursor)
 
     async def _look_again(
         self, query: Query, rights: Rights, names: dict[str, str | None], unknown: set[str]

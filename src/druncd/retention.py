@@ -49,7 +49,7 @@ async def retain(node: Node, manager: Manager, keep: Retention) -> None:
 
 async def _flush(node: Node, manager: Manager, keep: Retention) -> float | None:
     """Flush once, and return the seconds until the next is too old, if one will be."""
-    dead = node.dead()
+    dead = await node.dead()
     surplus = dead[: max(0, len(dead) - keep.dead)]
     rest = dead[len(surplus) :]
     if surplus:

@@ -39,6 +39,7 @@ from druncd.rpc.inspection import SERVICE as INSPECTION
 from druncd.rpc.listener import Door, Listener, renew
 from druncd.rpc.server import SERVICE, make_server
 from druncd.systemd import properties
+from druncd.systemd.local import Local
 from druncd.systemd.node import Node
 from druncd.systemd.scope import SYSTEM, Scope, user
 from druncd.systemd.units import Settings
@@ -175,7 +176,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
             kill_signal=settings.kill.number,
             kill_timeout=settings.kill.timeout,
         ),
-        scope,
+        Local(scope),
     )
     limits = settings.limits
     manager = Manager(

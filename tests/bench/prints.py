@@ -13,7 +13,8 @@ from bench import host
 from bench.host import Caller, Size
 from bench.measure import Processor, Ratio, Round, Row, at_least, measuring, percentile, timed
 from bench.server import serving
-from druncd.systemd import journal
+from druncd.systemd.journal import OwnJournal
+from druncd.systemd.scope import SYSTEM
 from druncd_inspection.inspection_pb2 import LogsRequest, Selection
 from druncschema.process_manager_pb2 import LogRequest
 
@@ -81,14 +82,15 @@ async def last(size: Size) -> AsyncIterator[Row]:
             (bare, host.processor(), lambda: asyncio.to_thread(host.run, *journalctl)),
             (streamed, host.processor(server=pid), lambda: _read(other.logs, wanted)),
         ]
+        here = OwnJournal(SYSTEM)
         for _ in range(size.rounds):
             for rounds, processor, read in reads:
                 with measuring(rounds, processor, size.calls) as made:
                     for _ in range(size.calls):
                         # The second time is as long as that of druncd after it.
-                        await journal.synchronize()
+                        await here.synchronize()
                         begin = time.perf_counter()
-                        await journal.synchronize()
+                        await here.synchronize()
                         waits.append((time.perf_counter() - begin) * 1e3)
                         await timed(made, read)
                         if rounds is ours or rounds is as_drunc:

@@ -19,6 +19,7 @@ from conftest import systemctl, until
 from druncd.errors import Unavailable
 from druncd.process import Description, Step
 from druncd.systemd import units
+from druncd.systemd.local import Local
 from druncd.systemd.node import Node
 
 DROP_INS = Path("/run/systemd/system/drunc-.service.d")
@@ -29,7 +30,7 @@ class Paused(Node):
     """Does something after certain calls, before their answers are looked at."""
 
     def __init__(self) -> None:
-        super().__init__("here", SETTINGS)
+        super().__init__("here", SETTINGS, Local())
         self.after: dict[str, Callable[[], Awaitable[object]]] = {}
         self._call = self._bus.call
         self._bus.call = self._paused  # type: ignore[method-assign]

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from druncd.systemd import cgroup
+from druncd.systemd.files import OwnFiles
+
+FILES = OwnFiles()
 
 
 @pytest.mark.parametrize(
@@ -29,45 +32,45 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def test_a_group_that_is_gone_has_nothing(group: Path) -> None:
+async def test_a_group_that_is_gone_has_nothing(group: Path) -> None:
     gone = group / "not-there"
-    assert cgroup.frozen(gone) == []
-    assert not cgroup.populated(gone)
-    assert cgroup.processes(gone) == {}
+    assert await cgroup.frozen(FILES, gone) == []
+    assert not await cgroup.populated(FILES, gone)
+    assert await cgroup.processes(FILES, gone) == {}
 
 
-def test_what_freezes_is_listed_from_the_outside(group: Path) -> None:
+async def test_what_freezes_is_listed_from_the_outside(group: Path) -> None:
     for level in (group, group.parents[1]):
         (level / "cgroup.freeze").write_text("1\n")
     (group.parent / "cgroup.freeze").write_text("0\n")
-    assert cgroup.frozen(group) == ["drunc.slice", "drunc-1.service"]
+    assert await cgroup.frozen(FILES, group) == ["drunc.slice", "drunc-1.service"]
 
 
-def test_processes_further_down_count(group: Path) -> None:
+async def test_processes_further_down_count(group: Path) -> None:
     (group / "cgroup.events").write_text("populated 1\nfrozen 0\n")
     (group / "inner").mkdir()
     (group / "cgroup.procs").write_text("")
     (group / "inner/cgroup.procs").write_text("1\n")
-    assert cgroup.populated(group)
-    assert set(cgroup.processes(group)) == {1}
+    assert await cgroup.populated(FILES, group)
+    assert set(await cgroup.processes(FILES, group)) == {1}
 
 
-def test_what_a_group_uses_is_read_from_its_files(group: Path) -> None:
-    assert cgroup.usage(group / "not-there") is None
+async def test_what_a_group_uses_is_read_from_its_files(group: Path) -> None:
+    assert await cgroup.usage(FILES, group / "not-there") is None
     (group / "cpu.stat").write_text("usage_usec 1500\nuser_usec 1000\n")
     (group / "memory.current").write_text("4096\n")
     (group / "memory.peak").write_text("8192\n")
     (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    found = cgroup.usage(group)
+    found = await cgroup.usage(FILES, group)
     assert found is not None
     assert (found.cpu, found.memory_bytes, found.memory_peak_bytes) == (1500, 4096, 8192)
     assert found.processes == 1
     assert found.threads == len(os.listdir("/proc/self/task"))
 
 
-def test_without_the_memory_controller_it_is_what_is_resident(group: Path) -> None:
+async def test_without_the_memory_controller_it_is_what_is_resident(group: Path) -> None:
     (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    found = cgroup.usage(group)
+    found = await cgroup.usage(FILES, group)
     assert found is not None
     assert found.memory_bytes is not None
     assert 1 << 20 < found.memory_bytes < 1 << 32

@@ -1,6 +1,7 @@
 """What druncd makes of a looker's answers."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ from druncd.systemd import lookers
 
 ACCOUNT = Account("ada", 1000, 1000, (1000,))
 SLEEP = Description(name="p", steps=(Step("sleep", ("1",)),))
+
+
+class Sockets:
+    """Reaches lookers by sockets of this machine."""
+
+    async def connect_looker(self, factory: Callable[[], asyncio.Protocol], path: str) -> None:
+        await asyncio.get_running_loop().create_unix_connection(factory, path)
+
+    async def look(self, asked: look.Question) -> str | None:
+        raise AssertionError(asked)
 
 
 async def never(member: str, unit: str) -> None:
@@ -30,7 +41,7 @@ async def found(answer: bytes, monkeypatch: pytest.MonkeyPatch, directory: Path)
         writer.close()
 
     async with await asyncio.start_unix_server(serve, str(directory / ACCOUNT.name)):
-        asking = lookers.Lookers(never)
+        asking = lookers.Lookers(Sockets(), never)
         try:
             return await asking.find_program(SLEEP, ACCOUNT, look.Surroundings())
         finally:

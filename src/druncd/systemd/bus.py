@@ -8,15 +8,17 @@ import contextlib
 import logging
 import select
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from dbus_fast.aio.message_bus import MessageBus
+from dbus_fast.auth import AuthAnonymous
 from dbus_fast.constants import MessageType
 from dbus_fast.message import Message
 from dbus_fast.signature import Variant
 
 from druncd.errors import SystemdError, Unavailable
+from druncd.systemd.way import Route
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ CALL_TIMEOUT = 30.0
 # For how long systemd is waited for on a bus that is there.
 ARRIVAL_SECONDS = 5.0
 RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+# A node that is down may be down for long.
+REMOTE_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 # What the bus answers in the place of a systemd that is executing itself anew.
 GONE = frozenset(
@@ -72,23 +76,27 @@ class Bus:
 
     Args:
         name: what the bus is called in messages.
-        address: where it is, as D-Bus writes that.
+        route: opens the way to it, and says where it is.
         on_signal: called with member, object path and body of each signal of
             systemd, in the order in which systemd sent them, replies included.
         on_connected: awaited after each connection, before other callers may use it.
         on_lost: called when the connection is lost, or systemd leaves the bus.
+        delays: seconds between attempts to connect again; the last goes on.
     """
 
     def __init__(
         self,
         name: str,
-        address: str,
+        route: Callable[[], Awaitable[Route]],
         on_signal: SignalHandler,
         on_connected: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
+        *,
+        delays: Sequence[float] = RECONNECT_DELAYS,
     ) -> None:
         self._name = name
-        self._address = address
+        self._route = route
+        self._delays = delays
         self._on_signal = on_signal
         self._on_connected = on_connected
         self._on_lost = on_lost
@@ -100,6 +108,7 @@ class Bus:
         self._answered = 0.0
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
+        self._trouble = "it is being connected to"
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -127,6 +136,15 @@ class Bus:
                     raise
                 await asyncio.sleep(RECONNECT_DELAYS[0])
         self._keeper = asyncio.create_task(self._keep(), name="bus")
+
+    def start(self) -> None:
+        """Go on connecting until that is done, and keep connected until `close`."""
+        self._keeper = asyncio.create_task(self._keep(), name="bus")
+
+    @property
+    def trouble(self) -> str:
+        """Why it can't be connected to, as far as that is known; empty if it can."""
+        return "" if self.ready else self._trouble
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -239,12 +257,14 @@ class Bus:
             self._replies.pop(message.serial, None)
 
     async def _connect(self) -> None:
+        route = await self._route()
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                bus = await MessageBus(bus_address=self._address).connect()
+                auth = AuthAnonymous() if route.anonymous else None
+                bus = await MessageBus(bus_address=route.address, auth=auth).connect()
         except Exception as error:
             raise NoBusError(
-                f"can't connect to the {self._name} bus at {self._address}: {error}"
+                f"can't connect to the {self._name} bus at {route.address}: {error}"
             ) from error
         self._bus = bus
         bus.add_message_handler(self._take)
@@ -268,24 +288,35 @@ class Bus:
         self._ready.set()
 
     async def _keep(self) -> None:
-        """Wait for the connection to break, and make it again, for ever."""
+        """Connect, wait for the connection to break, and connect again, for ever."""
         while True:
-            assert self._bus is not None
-            try:
-                await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-                log.warning("the connection to the %s bus was closed", self._name)
-            except Exception as error:
-                log.warning("the connection to the %s bus broke: %s", self._name, error)
-            self._lose()
+            if self._bus is not None:
+                await self._wait_until_broken(self._bus)
+                await asyncio.sleep(self._delays[0])
             attempt = 0
             while not self._ready.is_set():
-                await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
                 attempt += 1
                 try:
                     await self._connect()
                 except Exception as error:
-                    log.warning("attempt %d to reach systemd again failed: %s", attempt, error)
-            log.info("systemd is reachable again")
+                    self._say(str(error) or repr(error))
+                    await asyncio.sleep(self._delays[min(attempt, len(self._delays) - 1)])
+            self._trouble = ""
+            log.info("the %s bus is reachable", self._name)
+
+    async def _wait_until_broken(self, bus: MessageBus) -> None:
+        try:
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+            self._say(f"the connection to the {self._name} bus was closed")
+        except Exception as error:
+            self._say(f"the connection to the {self._name} bus broke: {error}")
+        self._lose()
+
+    def _say(self, trouble: str) -> None:
+        """Keep why there is no connection, and log it once."""
+        if trouble != self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
 
     def _lose(self) -> None:
         bus, self._bus = self._bus, None

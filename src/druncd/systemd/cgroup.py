@@ -4,12 +4,12 @@ systemd's own word is not enough: it calls a unit failed when a process has outl
 SIGKILL, and it does not know of a freezer that others have used. See cgroups(7).
 """
 
-import errno
 import os
 import resource
 from pathlib import Path
 
 from druncd.process import Usage
+from druncd.systemd.files import Files
 
 MOUNT = Path("/sys/fs/cgroup")
 
@@ -32,77 +32,58 @@ def path(root: Path, slice_name: str, unit: str | None = None) -> Path:
     return root.joinpath(*levels, *([unit] if unit else []))
 
 
-def frozen(group: Path) -> list[str]:
+async def frozen(files: Files, group: Path) -> list[str]:
     """The units that hold a group frozen, by name: itself and those around it, outermost first."""
     # Without a Path for each level: every boot and every kill asks for it.
     level, found = os.fspath(MOUNT), []
     for name in os.fspath(group)[len(level) + 1 :].split("/"):
         level = f"{level}/{name}"
-        if _read(f"{level}/cgroup.freeze") == "1":
+        if await files.read(f"{level}/cgroup.freeze") == "1":
             found.append(name)
     return found
 
 
-def populated(group: Path) -> bool:
+async def populated(files: Files, group: Path) -> bool:
     """Whether any process that is not a zombie is in a group or below it."""
-    return "populated 1" in _read(f"{group}/cgroup.events").splitlines()
+    return "populated 1" in (await files.read(f"{group}/cgroup.events")).splitlines()
 
 
-def processes(group: Path) -> dict[int, str]:
+async def processes(files: Files, group: Path) -> dict[int, str]:
     """The processes in a group and below it, by PID, with the names of their programs."""
-    return {
-        int(pid): _read(Path("/proc", pid, "comm"))
-        for level, _, _ in os.walk(group)
-        for pid in _read(Path(level, "cgroup.procs")).split()
-    }
+    found = {}
+    levels = [os.fspath(group)]
+    for level in levels:
+        for pid in (await files.read(f"{level}/cgroup.procs")).split():
+            found[int(pid)] = await files.read(f"/proc/{pid}/comm")
+        levels += [f"{level}/{name}" for name in await files.directories(level)]
+    return found
 
 
-def usage(group: Path) -> Usage | None:
-    """What a group uses, None where it is gone. Blocks for a moment."""
-    if not group.is_dir():
+async def usage(files: Files, group: Path) -> Usage | None:
+    """What a group uses, None where it is gone."""
+    if not await files.is_directory(os.fspath(group)):
         return None
-    times = dict(line.split() for line in _read(group / "cpu.stat").splitlines())
-    pids = processes(group)
-    memory = _number(group / "memory.current")
+    times = dict(line.split() for line in (await files.read(f"{group}/cpu.stat")).splitlines())
+    pids = await processes(files, group)
+    memory = await _number(files, f"{group}/memory.current")
     if memory is None:
         # Without the controller: what is resident, which counts shared pages twice.
-        memory = sum(map(_resident, pids))
+        memory = sum([await _resident(files, pid) for pid in pids])
     return Usage(
         memory_bytes=memory,
-        memory_peak_bytes=_number(group / "memory.peak"),
+        memory_peak_bytes=await _number(files, f"{group}/memory.peak"),
         cpu=int(times["usage_usec"]) if "usage_usec" in times else None,
         processes=len(pids),
-        threads=sum(_threads(pid) for pid in pids),
+        threads=sum([len(await files.names(f"/proc/{pid}/task")) for pid in pids]),
     )
 
 
-def _number(file: Path) -> int | None:
-    text = _read(file)
+async def _number(files: Files, path: str) -> int | None:
+    text = await files.read(path)
     return int(text) if text.isdecimal() else None
 
 
-def _resident(pid: int) -> int:
+async def _resident(files: Files, pid: int) -> int:
     """The resident bytes of a process, see proc_pid_statm(5)."""
-    text = _read(Path("/proc", str(pid), "statm"))
+    text = await files.read(f"/proc/{pid}/statm")
     return int(text.split()[1]) * resource.getpagesize() if text else 0
-
-
-def _threads(pid: int) -> int:
-    try:
-        return len(os.listdir(f"/proc/{pid}/task"))
-    except FileNotFoundError:
-        return 0
-
-
-def _read(file: str | Path) -> str:
-    """A file's text, empty where the group or process is gone."""
-    try:
-        with open(file, "rb", buffering=0) as opened:
-            return opened.read().decode(errors="replace").strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    except OSError as error:
-        # The group went away after its file was opened, see cgroups(7).
-        if error.errno == errno.ENODEV:
-            return ""
-        raise

@@ -9,6 +9,7 @@ has written the last line. Blocks, so it is called in a thread.
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,3 +125,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         length, kind = _ATTRIBUTE.unpack_from(data)
         yield kind, data[_ATTRIBUTE.size : length]
         data = data[-(-length // 4) * 4 :]
+
+
+if __name__ == "__main__":
+    drain(float(sys.argv[1]) if sys.argv[1:] else 10.0)

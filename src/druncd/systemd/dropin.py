@@ -5,44 +5,37 @@ know of it: systemctl says that the unit has changed on disk, and what is left w
 unit is unloaded is removed by druncd (measured on 252 and 257).
 """
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from druncd.systemd.files import Files
 
 DIRECTORY = "systemd/transient"
 
 
-def write(runtime: Path, unit: str, lines: Sequence[str]) -> None:
+async def write(files: Files, runtime: Path, unit: str, lines: Sequence[str]) -> None:
     """Make the drop-in of a service that is to be started, in systemd's runtime directory.
 
     Raises:
         OSError: it can't be written.
     """
-    place = Path(_place(runtime, unit))
-    place.mkdir(parents=True)
-    (place / "50-druncd.conf").write_text("\n".join(["[Service]", *lines, ""]))
+    text = "\n".join(["[Service]", *lines, ""])
+    await files.write(_place(runtime, unit), "50-druncd.conf", text)
 
 
-def remove(runtime: Path, unit: str) -> None:
+async def remove(files: Files, runtime: Path, unit: str) -> None:
     """Remove a drop-in, where there is one still.
 
     Raises:
         OSError: it can't be removed.
     """
-    place = _place(runtime, unit)
-    # Mostly there is none, and rmtree takes long to find that out.
-    if not os.path.lexists(place):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(place)
+    await files.remove_directory(_place(runtime, unit))
 
 
-def units(runtime: Path, pattern: str) -> Iterator[str]:
-    """The units that match a pattern and have a drop-in, whether they exist or not."""
-    for place in (runtime / DIRECTORY).glob(f"{pattern}.d"):
-        yield place.name.removesuffix(".d")
+async def units(files: Files, runtime: Path) -> list[str]:
+    """The units that have a drop-in, whether they exist or not, those of others too."""
+    names = await files.names(f"{runtime}/{DIRECTORY}")
+    return [name.removesuffix(".d") for name in names if name.endswith(".d")]
 
 
 def _place(runtime: Path, unit: str) -> str:

@@ -1,15 +1,13 @@
 """Why a program was not started, as far as systemd and the journal know."""
 
-import os
-import pwd
 from collections.abc import Mapping
 from typing import Any
 
 from druncd.errors import shown
 from druncd.process import Description
-from druncd.systemd import journal, units
+from druncd.systemd import units
 from druncd.systemd.bus import SERVICE, UNIT, Bus
-from druncd.systemd.scope import Scope
+from druncd.systemd.way import Way
 
 PRINTED_LINES = 10
 PRINTED_LENGTH = 120
@@ -58,7 +56,7 @@ STEPS |= {
 
 
 async def why_not_started(
-    bus: Bus, scope: Scope, description: Description, state: Mapping[str, Any], result: str
+    bus: Bus, way: Way, description: Description, state: Mapping[str, Any], result: str
 ) -> str | None:
     """Why a start job did not succeed; None if the program did run.
 
@@ -67,7 +65,7 @@ async def why_not_started(
 
     Args:
         bus: the connection to systemd.
-        scope: which systemd it is.
+        way: the way to its node.
         description: the process.
         state: its unit's ExecMainCode, ExecMainStatus and Result.
         result: the job's result.
@@ -83,7 +81,7 @@ async def why_not_started(
     if code:
         if code != units.EXITED or not FIRST_STEP <= status <= LAST_STEP:
             return None
-        ran, words = await _spawn_failure(bus, scope, name)
+        ran, words = await _spawn_failure(bus, way, name)
         if ran:
             return None
         if status == EXEC and words is not None and not words.endswith(HARMLESS):
@@ -92,9 +90,9 @@ async def why_not_started(
     reason = f"could not start {description}: " + step.format(
         directory=shown(description.directory or "/"),
         program=shown(description.steps[0].program),
-        user=description.account or pwd.getpwuid(os.getuid()).pw_name,
+        user=description.account or way.own_account(),
     )
-    if status == EXEC and not os.access(units.LAUNCHER, os.X_OK):
+    if status == EXEC and not await way.files.is_program(units.LAUNCHER):
         reason += f": {units.LAUNCHER}, which is a part of druncd, is missing"
     elif words is not None:
         reason += f": {words}"
@@ -105,12 +103,12 @@ async def why_not_started(
         )
     if code:
         reason += f" (exit status {status})"
-    if printed := await journal.last_lines(scope, name, PRINTED_LINES):
+    if printed := await way.journal.last_lines(name, PRINTED_LINES):
         reason += "; it printed:\n" + "\n".join(line[:PRINTED_LENGTH] for line in printed)
     return reason
 
 
-async def _spawn_failure(bus: Bus, scope: Scope, name: str) -> tuple[bool, str | None]:
+async def _spawn_failure(bus: Bus, way: Way, name: str) -> tuple[bool, str | None]:
     """Whether a program that exited as systemd's own child would was run at all.
 
     On systemd 252 the journal knows. systemd 257 loses its own words about the
@@ -125,7 +123,7 @@ async def _spawn_failure(bus: Bus, scope: Scope, name: str) -> tuple[bool, str |
     invocation = await bus.get(path, UNIT, "InvocationID")
     service = await bus.get_all(path, SERVICE)
     program = service["ExecStart"][0][0]
-    words = await journal.spawn_failure(scope, name, bytes(invocation).hex(), program)
+    words = await way.journal.spawn_failure(name, bytes(invocation).hex(), program)
     handoff = service.get("ExecMainHandoffTimestampMonotonic")
     failed = handoff == 0 or (handoff is not None and service["ExecMainStatus"] == EXEC)
     return not (failed or words), words

@@ -1,4 +1,4 @@
-"""Reading what processes printed, from the journal.
+"""Reading the journal of the node that druncd runs on.
 
 The only module that imports systemd-python's reader. Reading blocks, so it is
 done in threads, a bounded piece at a time, and only when a piece is asked for.
@@ -12,7 +12,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,34 +23,35 @@ from systemd import _reader, id128, journal
 from druncd.errors import BadRequest, LimitReached, Unavailable, shown
 from druncd.pattern import Pattern
 from druncd.systemd.drain import drain
+from druncd.systemd.logs import (
+    IDLE_SECONDS,
+    LINE_BYTES,
+    MATCH_SECONDS,
+    MATCHED_UNITS,
+    PIECE_BYTES,
+    PIECE_LINES,
+    SPAWN_FAILED,
+    SYNC_TIMEOUT,
+    Entry,
+    Following,
+    Journal,
+    Narrow,
+    Piece,
+)
 from druncd.systemd.scope import Scope
 
 log = logging.getLogger(__name__)
 
 VARLINK_SOCKET = "/run/systemd/journal/io.systemd.journal"
-SYNC_TIMEOUT = 10.0
-# SD_MESSAGE_SPAWN_FAILED: systemd's child could not become the program.
-SPAWN_FAILED = "641257651c1b4ec9a8624d7a40a9e1e7"
-
-PIECE_LINES = 2_000
-PIECE_BYTES = 1 << 20
-# Every byte that is not UTF-8 grows to three, and a gRPC client takes 4 MiB.
-LINE_BYTES = 1_300_000
 
 # How many entries are passed over until a call that is gone is noticed.
 STRIDE = 10_000
-# How many units are looked up in the journal's index, rather than picked out.
-MATCHED_UNITS = 16
 # How long one of many who read may keep a thread, where a pattern takes its time.
 TURN_SECONDS = 0.05
-# How long a pattern may take for one line.
-MATCH_SECONDS = 0.2
 JOURNALS = ("/var/log/journal", "/run/log/journal")
 MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 # What everything but logs may need: connections, the bus, looking for programs.
 RESERVED_FILES = 500
-# How often whoever follows is given a turn, even if it is with nothing.
-IDLE_SECONDS = 2.0
 
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="journal")
 # They mostly sleep.
@@ -61,23 +62,120 @@ _followers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="follow")
 _diagnosis = ThreadPoolExecutor(max_workers=4, thread_name_prefix="diagnosis")
 
 
-async def synchronize() -> None:
-    """Wait until everything printed so far can be read.
+class OwnJournal(Journal):
+    """The journal of the node that druncd runs on.
 
-    journald takes lines from its sockets when it gets to it; at a process's death
-    its last ones are usually not in the journal yet. This is what
-    ``journalctl --sync`` does, which takes root; without, it is seen from outside whether
-    journald has read all. Where neither can be done, that is logged and what is there is read.
+    Args:
+        scope: which systemd's units are asked for.
     """
-    try:
-        async with asyncio.timeout(SYNC_TIMEOUT):
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._changes = Changes()
+
+    async def synchronize(self) -> None:
+        """Do what ``journalctl --sync`` does.
+
+        That takes root; without, it is seen from outside whether journald has read all.
+        """
+        try:
+            async with asyncio.timeout(SYNC_TIMEOUT):
+                try:
+                    await _ask_to_synchronize()
+                except PermissionError:
+                    run = asyncio.get_running_loop().run_in_executor
+                    await run(_drains, drain, SYNC_TIMEOUT)
+        except (OSError, EOFError, TimeoutError) as error:
+            log.warning("journald did not synchronize, the newest lines may be missing: %r", error)
+
+    def check_readable(self) -> None:
+        """Refuse to read where this account may read no file with its lines."""
+        _check_readable()
+
+    async def lines(self, unit: str, count: int) -> AsyncGenerator[list[str], None]:
+        """The last lines of one unit."""
+        async with contextlib.aclosing(self._lines(unit, count, _threads)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _lines(
+        self, unit: str, count: int, threads: ThreadPoolExecutor
+    ) -> AsyncGenerator[list[str], None]:
+        await self.synchronize()
+        loop = asyncio.get_running_loop()
+        reading = _Reading(self._scope, unit, count)
+        try:
+            await loop.run_in_executor(threads, reading.begin)
+            while piece := await loop.run_in_executor(threads, reading.piece):
+                yield piece
+        finally:
+            reading.give_up()
+            await loop.run_in_executor(threads, reading.close)
+
+    async def last_lines(self, unit: str, count: int) -> list[str]:
+        """The last lines of one unit, which do not wait for long logs."""
+        pieces = self._lines(unit, count, _diagnosis)
+        return [line async for piece in pieces for line in piece]
+
+    async def spawn_failure(self, unit: str, invocation: str, program: str) -> str | None:
+        """systemd's own words on why it could not run a unit's program."""
+        await self.synchronize()
+        return await asyncio.get_running_loop().run_in_executor(
+            _diagnosis, _spawn_failure, self._scope, unit, invocation, program
+        )
+
+    async def job_result(self, unit: str, job: int) -> str | None:
+        """The result of a unit's job as systemd logged it."""
+        await self.synchronize()
+        return await asyncio.get_running_loop().run_in_executor(
+            _diagnosis, _job_result, self._scope, unit, job
+        )
+
+    async def end(self) -> str:
+        """The cursor of the newest entry."""
+        await self.synchronize()
+        return await asyncio.get_running_loop().run_in_executor(_threads, _end)
+
+    async def entries(
+        self,
+        units: Collection[str],
+        narrow: Narrow,
+        count: int,
+        pattern: str,
+        *,
+        following: Following | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        """The last lines of several units, and what follows."""
+        if following is None:
+            await self.synchronize()
+        changes = None if following is None else self._changes
+        with contextlib.nullcontext() if changes is None else changes:
+            reading = _Merged(
+                self._scope, units, narrow, count, pattern, following=following, changes=changes
+            )
+            run = asyncio.get_running_loop().run_in_executor
             try:
-                await _ask_to_synchronize()
-            except PermissionError:
-                run = asyncio.get_running_loop().run_in_executor
-                await run(_drains, drain, SYNC_TIMEOUT)
-    except (OSError, EOFError, TimeoutError) as error:
-        log.warning("journald did not synchronize, the newest lines may be missing: %r", error)
+                more = await run(_threads, reading.begin)
+                while more:
+                    more = await run(_threads, reading.back)
+                more = True
+                while more:
+                    piece = await run(_threads, reading.piece)
+                    more = piece.more
+                    if piece.lines:
+                        yield piece
+                if changes is None:
+                    return
+                async with contextlib.aclosing(_followed(reading, changes)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                reading.give_up()
+                await run(_threads, reading.close)
+
+    def end_following(self) -> None:
+        """Make all who follow stop."""
+        self._changes.close()
 
 
 async def _ask_to_synchronize() -> None:
@@ -88,47 +186,6 @@ async def _ask_to_synchronize() -> None:
         await reader.readuntil(b"\0")
     finally:
         writer.close()
-
-
-async def lines(
-    scope: Scope, unit: str, count: int, threads: ThreadPoolExecutor = _threads
-) -> AsyncGenerator[list[str], None]:
-    """The last `count` lines that the processes of a unit printed, oldest first, in pieces.
-
-    A line that journald split for its length is whole again; one of more than
-    `LINE_BYTES` comes in several parts, and counts as one.
-    What is not UTF-8 is replaced by U+FFFD.
-    """
-    await synchronize()
-    loop = asyncio.get_running_loop()
-    reading = _Reading(scope, unit, count)
-    try:
-        await loop.run_in_executor(threads, reading.begin)
-        while piece := await loop.run_in_executor(threads, reading.piece):
-            yield piece
-    finally:
-        reading.give_up()
-        await loop.run_in_executor(threads, reading.close)
-
-
-async def last_lines(scope: Scope, unit: str, count: int) -> list[str]:
-    """The last `count` lines that the processes of a unit printed, oldest first."""
-    return [line async for piece in lines(scope, unit, count, _diagnosis) for line in piece]
-
-
-async def spawn_failure(scope: Scope, unit: str, invocation: str, program: str) -> str | None:
-    """systemd's own words on why it could not run a unit's program, if it could not.
-
-    Args:
-        scope: which systemd it is.
-        unit: the unit's name.
-        invocation: the attempt, as the hexadecimal digits of its InvocationID.
-        program: the path in ExecStart.
-    """
-    await synchronize()
-    return await asyncio.get_running_loop().run_in_executor(
-        _diagnosis, _spawn_failure, scope, unit, invocation, program
-    )
 
 
 def _spawn_failure(scope: Scope, unit: str, invocation: str, program: str) -> str | None:
@@ -148,14 +205,6 @@ def _spawn_failure(scope: Scope, unit: str, invocation: str, program: str) -> st
     return str(entry["MESSAGE"]).partition(": ")[2] if entry else None
 
 
-async def job_result(scope: Scope, unit: str, job: int) -> str | None:
-    """The result of a unit's job as systemd logged it, if it did; "done" is a success."""
-    await synchronize()
-    return await asyncio.get_running_loop().run_in_executor(
-        _diagnosis, _job_result, scope, unit, job
-    )
-
-
 def _job_result(scope: Scope, unit: str, job: int) -> str | None:
     with journal.Reader() as reader:
         reader.this_boot()
@@ -168,13 +217,10 @@ def _job_result(scope: Scope, unit: str, job: int) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line that a unit printed, at a time in microseconds since 1970."""
-
-    unit: str
-    time: int
-    line: str
+def _end() -> str:
+    with contextlib.closing(_reader._Reader()) as reader:
+        reader.seek_tail()
+        return str(reader._get_cursor()) if reader._previous() else ""
 
 
 class Changes:
@@ -228,78 +274,7 @@ class Changes:
         event.set()
 
 
-async def end() -> str:
-    """The cursor of the newest entry, once all that was printed so far can be read.
-
-    It is empty if there is no entry.
-    """
-    await synchronize()
-    return await asyncio.get_running_loop().run_in_executor(_threads, _end)
-
-
-def _end() -> str:
-    with contextlib.closing(_reader._Reader()) as reader:
-        reader.seek_tail()
-        return str(reader._get_cursor()) if reader._previous() else ""
-
-
-async def entries(
-    scope: Scope,
-    units: Collection[str],
-    narrow: "Narrow",
-    count: int,
-    pattern: str,
-    *,
-    following: "Following | None" = None,
-) -> AsyncGenerator["Piece", None]:
-    """The last `count` lines that units printed, merged in the order of time, in pieces.
-
-    Of a line that journald split for its length, and that begins before the first line
-    of all, the first part is missing; and a pattern is looked for in its last part only
-    where lines are counted.
-
-    Args:
-        scope: which systemd's units they are.
-        units: those whose lines are wanted.
-        narrow: what is known of all lines that are wanted.
-        count: the number of lines.
-        pattern: a regular expression that has to be found in a line; empty for all.
-        following: what to go on with, if it is to go on, for ever.
-
-    Yields:
-        Some lines; while following, also none, every now and then.
-
-    Raises:
-        BadRequest: the pattern is no regular expression, or takes too long to match; or
-            what is to be gone on after is no cursor.
-        Unavailable: nobody is to follow any more.
-    """
-    if following is None:
-        await synchronize()
-    with contextlib.nullcontext() if following is None else following.changes:
-        reading = _Merged(scope, units, narrow, count, pattern, following=following)
-        run = asyncio.get_running_loop().run_in_executor
-        try:
-            more = await run(_threads, reading.begin)
-            while more:
-                more = await run(_threads, reading.back)
-            more = True
-            while more:
-                piece = await run(_threads, reading.piece)
-                more = piece.more
-                if piece.lines:
-                    yield piece
-            if following is None:
-                return
-            async with contextlib.aclosing(_followed(reading, following.changes)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            reading.give_up()
-            await run(_threads, reading.close)
-
-
-async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator["Piece", None]:
+async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator[Piece, None]:
     # The first comes at once, so that whoever follows has a cursor.
     told = -IDLE_SECONDS
     while not changes.closed:
@@ -314,54 +289,6 @@ async def _followed(reading: "_Merged", changes: Changes) -> AsyncGenerator["Pie
                 async with asyncio.timeout(IDLE_SECONDS):
                     await changed.wait()
     raise Unavailable("druncd is stopping; try again")
-
-
-@dataclass(frozen=True, slots=True)
-class Narrow:
-    """What is known of all lines that are wanted, so that not all others have to be read.
-
-    Attributes:
-        matches: fields with values, as in FIELD=value, of which each line has one; or none.
-        since: none was printed before that, in microseconds of CLOCK_MONOTONIC.
-    """
-
-    matches: Collection[str] = ()
-    since: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """What is read of the journal as it grows.
-
-    Attributes:
-        changes: tells when it has.
-        wanted: whether a unit's lines may be wanted; asked in a thread.
-        end: where the last lines end and what follows begins, as `end` has told; or empty, if
-            nothing was there.
-        after: the cursor of a piece to go on after, instead of with the last lines; or empty.
-    """
-
-    changes: Changes
-    wanted: Callable[[str], bool]
-    end: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some lines, which may be none.
-
-    Attributes:
-        lines: the lines.
-        cursor: what to go on after, so that no line is lost or comes twice: the journal's
-            cursor of the last entry that was read and, if a line was begun that goes on
-            after it, how many entries to read again. Empty if nothing is followed.
-        more: whether there may be more already.
-    """
-
-    lines: list[Entry]
-    cursor: str
-    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +311,7 @@ class _Merged:
         pattern: str,
         *,
         following: Following | None,
+        changes: Changes | None,
     ) -> None:
         self._scope = scope
         self._units = units
@@ -394,6 +322,7 @@ class _Merged:
         self._text = pattern
         self._pattern: Pattern | None = None
         self._following = following
+        self._changes = changes
         self._wanted = True
         # How many entries from here to the point at which the past ends, None after it.
         self._past: int | None = 0
@@ -427,10 +356,10 @@ class _Merged:
                 self._scope,
                 *(map(self._scope.printed_by, self._units) if few else self._narrow.matches),
             )
-            if self._following is None:
+            if self._changes is None:
                 self._reader.seek_tail()
             else:
-                self._files = self._following.changes.files
+                self._files = self._changes.files
                 self._follower = _printed(self._scope, *self._narrow.matches)
                 try:
                     self._last = self._end()
@@ -513,7 +442,8 @@ class _Merged:
         size = 0
         more = True
         with self._lock:
-            if self._past is None:
+            past = self._past is not None
+            if not past:
                 self._open_anew()
             turn = time.monotonic() + TURN_SECONDS
             for _ in range(STRIDE):
@@ -536,7 +466,7 @@ class _Merged:
                     break
             if not more:
                 self._end_past()
-            return Piece(found, self._cursor(), more)
+            return Piece(found, self._cursor(), more, past)
 
     def _cursor(self) -> str:
         """What to go on after, see `Piece`."""
@@ -577,10 +507,10 @@ class _Merged:
 
     def _open_anew(self) -> None:
         """Open the files again if some have come or gone, and go to where it was."""
-        assert self._following is not None
-        if self._files == self._following.changes.files:
+        assert self._changes is not None
+        if self._files == self._changes.files:
             return
-        self._files = self._following.changes.files
+        self._files = self._changes.files
         self._cursor()
         before, self._reader = self._reader, _printed(self._scope, *self._narrow.matches)
         before.close()
@@ -752,7 +682,7 @@ def _printed(scope: Scope, *matches: str) -> "_reader._Reader":
         LimitReached: the files of the journal can't all be opened, and it would seem empty.
         Unavailable: none of them may be read.
     """
-    check_readable()
+    _check_readable()
     _check_room()
     reader = _reader._Reader()
     _narrow(reader, scope, *matches)
@@ -782,7 +712,7 @@ def _seek(reader: "_reader._Reader", cursor: str | None) -> None:
     reader.seek_head()
 
 
-def check_readable() -> None:
+def _check_readable() -> None:
     """Refuse to read where this account may read no file with its lines; it would seem empty.
 
     Raises:

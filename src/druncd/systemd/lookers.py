@@ -5,7 +5,7 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from druncd import look
 from druncd.account import Account
@@ -22,20 +22,29 @@ ATTEMPTS = 3
 # An answer has a path of at most three words of a request, each byte of it escaped.
 ANSWER_BYTES = 4 << 20
 
-# Each look at a file server that hangs keeps one for good.
-_threads = ThreadPoolExecutor(look.THREADS, thread_name_prefix="look")
+
+class Reach(Protocol):
+    """How lookers are reached, see `druncd.systemd.way.Way`."""
+
+    async def connect_looker(self, factory: Callable[[], asyncio.Protocol], path: str) -> None:
+        """Connect to the Unix socket of a looker."""
+
+    async def look(self, asked: look.Question) -> str | None:
+        """Look without one."""
 
 
 class Lookers:
     """Asks lookers, and has systemd start them.
 
     Args:
+        way: the way to the node.
         run_job: calls a method of systemd with a unit, and returns when its job is done.
     """
 
-    def __init__(self, run_job: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(self, way: Reach, run_job: Callable[[str, str], Awaitable[None]]) -> None:
+        self._way = way
         self._run_job = run_job
-        self._lookers: dict[str, _Looker] = {}
+        self._lookers: dict[str, Looker] = {}
         self._stuck: set[str] = set()
         self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -46,7 +55,7 @@ class Lookers:
 
         Args:
             description: the process.
-            account: what it will run under, None for druncd's own.
+            account: what it will run under, None for that of the node's systemd.
             surroundings: what it has if it is sent none.
 
         Raises:
@@ -56,9 +65,7 @@ class Lookers:
         asked = look.question(description, surroundings)
         try:
             if account is None:
-                loop = asyncio.get_running_loop()
-                looking = loop.run_in_executor(_threads, look.look, asked)
-                program = await asyncio.wait_for(looking, LOOK_SECONDS)
+                program = await asyncio.wait_for(self._way.look(asked), LOOK_SECONDS)
             else:
                 program = await self._ask(asked, account)
         except TimeoutError:
@@ -90,7 +97,7 @@ class Lookers:
             " says why"
         )
 
-    async def _looker(self, account: Account) -> "_Looker":
+    async def _looker(self, account: Account) -> "Looker":
         # One at a time, so that there is one connection to each.
         async with self._connecting[account.name]:
             looker = self._lookers.get(account.name)
@@ -104,13 +111,15 @@ class Lookers:
                 looker = self._lookers[account.name] = await self._connect(account)
             return looker
 
-    async def _connect(self, account: Account) -> "_Looker":
-        connect = asyncio.get_running_loop().create_unix_connection
+    async def _connect(self, account: Account) -> "Looker":
+        looker = Looker(account)
         path = f"{DIRECTORY}/{account.name}"
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            return (await connect(lambda: _Looker(account), path))[1]
+            await self._way.connect_looker(lambda: looker, path)
+            return looker
         await self._run_job("StartUnit", f"druncd-look@{account.name}.socket")
-        return (await connect(lambda: _Looker(account), path))[1]
+        await self._way.connect_looker(lambda: looker, path)
+        return looker
 
     def close(self) -> None:
         """Disconnect, so that the lookers end."""
@@ -118,10 +127,10 @@ class Lookers:
             looker.close()
 
 
-class _Looker(asyncio.Protocol):
+class Looker(asyncio.Protocol):
     """A connection to the looker of an account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account | None) -> None:
         self.account = account
         self.lost = False
         self._numbers = itertools.count()

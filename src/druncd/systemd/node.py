@@ -10,10 +10,9 @@ of processes.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
-import os
-import signal
 from collections import Counter
 from collections.abc import (
     AsyncGenerator,
@@ -25,7 +24,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,13 +37,25 @@ from druncd.errors import (
     SystemdError,
     Unavailable,
 )
-from druncd.look import Surroundings, surroundings
+from druncd.look import Surroundings
 from druncd.process import Description, Life, Process, Status, Usage, signal_name
-from druncd.systemd import cgroup, dropin, failure, journal, residue, units
-from druncd.systemd.bus import MANAGER, MANAGER_PATH, SERVICE, SYSTEMD, UNIT, Bus, variants
+from druncd.systemd import cgroup, dropin, failure, logs, residue, units
+from druncd.systemd.bus import (
+    MANAGER,
+    MANAGER_PATH,
+    RECONNECT_DELAYS,
+    REMOTE_DELAYS,
+    SERVICE,
+    SYSTEMD,
+    UNIT,
+    Bus,
+    variants,
+)
+from druncd.systemd.logs import Piece
 from druncd.systemd.lookers import Lookers
 from druncd.systemd.properties import NOTHING, Properties
-from druncd.systemd.scope import SYSTEM, Scope
+from druncd.systemd.scope import Scope
+from druncd.systemd.way import Way
 from druncd.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -76,8 +86,6 @@ STOP_ATTEMPTS = 3
 LEFT_BEHIND_PAUSE = 0.05
 LISTED = 10
 
-_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="usage")
-
 
 class JobTimeoutError(Unavailable):
     """A job of systemd has not ended in the time that it may take."""
@@ -89,7 +97,8 @@ class _Unit:
 
     ``exists`` says whether systemd has it for certain, ``visible`` whether clients
     are shown it, which they are not before its boot has succeeded, and ``unwanted``
-    whether we have asked systemd to forget it.
+    whether we have asked systemd to forget it. ``populated`` is whether the kernel still had
+    something of it when that was last looked at, which counts where systemd gave up on it.
     """
 
     description: Description
@@ -116,6 +125,7 @@ class _Unit:
     stopping: bool = False
     running: bool = True
     removed: bool = False
+    populated: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     path: str = field(init=False)
     _process: Process | None = field(default=None, init=False)
@@ -154,7 +164,7 @@ class _Unit:
 
     def process(self) -> Process:
         """The process as of now; the same object as long as nothing has changed."""
-        if not self.certain and cgroup.populated(self.group):
+        if not self.certain and self.populated:
             return Process(self.description, Status(running=True))
         if self._process is None:
             self._process = Process(self.description, units.read_status(self.state))
@@ -178,23 +188,36 @@ class Following:
 
 
 class Node:
-    """The node that druncd runs on.
+    """One node.
 
     Args:
         hostname: what processes on it are said to run on.
         settings: how its units are made.
-        scope: which of its systemds it is.
+        way: the way to it.
     """
 
-    def __init__(self, hostname: str, settings: units.Settings, scope: Scope = SYSTEM) -> None:
+    def __init__(self, hostname: str, settings: units.Settings, way: Way) -> None:
         self.hostname = hostname
+        self._way = way
+        self._files = way.files
+        self._journal = way.journal
+        # How far its CLOCK_MONOTONIC is ahead of ours, in microseconds.
+        self._clock = 0
+        # Its systemd's version, once it is known.
+        self.version = ""
         # What processes have that are not sent it, as of the last connection.
         self._surroundings = Surroundings()
         self._settings = settings
-        self._scope = scope
         self._root = cgroup.MOUNT
-        self._bus = Bus(scope.name, scope.bus, self._signal, self._read_afresh, self._lost)
-        self._lookers = Lookers(self._look_job)
+        self._bus = Bus(
+            way.scope.name if way.short else f"{way.scope.name} (on {hostname})",
+            way.route,
+            self._signal,
+            self._read_afresh,
+            self._lost,
+            delays=RECONNECT_DELAYS if way.short else REMOTE_DELAYS,
+        )
+        self._lookers = Lookers(way, self._look_job)
         self._units: dict[str, _Unit] = {}
         self._by_path: dict[str, _Unit] = {}
         # How often each unit was heard to change during the readings under way, to tell
@@ -202,6 +225,8 @@ class Node:
         self._heard: Counter[str] = Counter()
         self._listeners = 0
         self._in_slice: Counter[str] = Counter()
+        # Those of which the kernel has to be asked, see `_Unit.certain`.
+        self._uncertain: dict[str, _Unit] = {}
         # What runs, also what is not shown to clients yet.
         self.alive = Tally()
         # What `processes` has answered, as long as nothing has changed since.
@@ -221,11 +246,14 @@ class Node:
         self._readings = 0
         self._last_reading = 0
         self._read = asyncio.Condition()
-        self._changes = journal.Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running_jobs: set[asyncio.Task[str]] = set()
         self._fence: asyncio.Task[None] | None = None
         self._next_fence: asyncio.Task[None] | None = None
+
+    @property
+    def _scope(self) -> Scope:
+        return self._way.scope
 
     @property
     def changes_account(self) -> bool:
@@ -240,8 +268,8 @@ class Node:
         """
         await self._bus.open()
         try:
-            await journal.synchronize()
-            journal.check_readable()
+            await self._journal.synchronize()
+            self._journal.check_readable()
         except Unavailable as error:
             log.warning("%s", error)
 
@@ -251,6 +279,7 @@ class Node:
             task.cancel()
         self._lookers.close()
         await self._bus.close()
+        self._way.close()
 
     async def processes(self) -> list[Process]:
         """All processes, those booted first coming first, as of now.
@@ -259,12 +288,13 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._catch_up()
+        await self._look_at_uncertain()
+        return self.known()
+
+    def known(self) -> list[Process]:
+        """All processes, as of the last that was heard."""
         if self._shown is None:
-            visible = self._visible()
-            found = [unit.process() for unit in visible]
-            if not all(unit.certain for unit in visible):
-                return found
-            self._shown = found
+            self._shown = [unit.process() for unit in self._visible()]
         return self._shown.copy()
 
     def _visible(self) -> list[_Unit]:
@@ -291,6 +321,11 @@ class Node:
             Unavailable: systemd can't be reached.
         """
         await self._catch_up()
+        await self._look_at_uncertain()
+        return self.known_lives()
+
+    def known_lives(self) -> list[tuple[Process, Life]]:
+        """All processes, each with its last run, as of the last that was heard."""
         return [
             (process := unit.process(), units.read_life(process, unit.state))
             for unit in self._visible()
@@ -303,10 +338,7 @@ class Node:
             for process in processes
             if (unit := self._units.get(process.uuid)) is not None
         }
-        # Off the event loop, since it takes a moment for each.
-        found = await asyncio.get_running_loop().run_in_executor(
-            _threads, lambda: {uuid: cgroup.usage(group) for uuid, group in groups.items()}
-        )
+        found = await self._way.usage(groups)
         return {uuid: usage for uuid, usage in found.items() if usage is not None}
 
     async def check(self) -> None:
@@ -321,13 +353,14 @@ class Node:
         """Wait until systemd can't be reached."""
         await self._bus.wait_down()
 
-    def dead(self) -> list[tuple[Process, int]]:
+    async def dead(self) -> list[tuple[Process, int]]:
         """The dead, as of the last signal, those that died first coming first.
 
-        With each, when it ended, in microseconds of CLOCK_MONOTONIC.
+        With each, when it ended, in microseconds of our CLOCK_MONOTONIC.
         """
+        await self._look_at_uncertain()
         found = [
-            (process, unit.ended)
+            (process, unit.ended - self._clock)
             for unit in self._units.values()
             if unit.visible and not unit.running and not (process := unit.process()).status.running
         ]
@@ -368,7 +401,7 @@ class Node:
         uuid = description.uuid
         name = units.unit_name(uuid)
         where = units.slice_name(description.session)
-        if frozen := cgroup.frozen(cgroup.path(self._root, where)):
+        if frozen := await cgroup.frozen(self._files, cgroup.path(self._root, where)):
             # systemd 252 would wait for the program, and 257 refuses without a reason.
             raise CouldNotStart(
                 f"could not start {description}: the slice {frozen[0]} is frozen;"
@@ -381,14 +414,15 @@ class Node:
         try:
             if lines := added.unwritten():
                 try:
-                    dropin.write(self._scope.runtime, name, lines)
+                    await dropin.write(self._files, self._scope.runtime, name, lines)
                 except OSError as error:
                     raise CouldNotStart(
                         f"could not start {description}: its drop-in can't be written:"
                         f" {error.filename}: {error.strerror}"
                     ) from error
+            written = dataclasses.replace(description, booted=description.booted + self._clock)
             properties = units.properties(
-                description, program, self._settings, added, scope=self._scope
+                written, program, self._settings, added, scope=self._scope
             )
             result = await self._job(
                 name,
@@ -413,7 +447,7 @@ class Node:
             if isinstance(error, NotFound | OSError):
                 raise CouldNotStart(
                     f"could not start {description}: systemd could not write its unit file;"
-                    f" {self._scope.runtime} has {_free(self._scope.runtime)} bytes free"
+                    f" {self._scope.runtime} has {await self._free()} bytes free"
                 ) from error
             raise
         self._show(unit)
@@ -459,10 +493,11 @@ class Node:
                         f" job for it was {result}: does somebody else start or freeze it?"
                     )
             except JobTimeoutError:
+                left = await self._left_behind(unit)
                 raise StillAlive(
-                    f"{unit.description} has not ended within {limit:g} s{_left_behind(unit)}"
+                    f"{unit.description} has not ended within {limit:g} s{left}"
                 ) from None
-        elif cgroup.populated(unit.group):
+        elif await cgroup.populated(self._files, unit.group):
             await thaw()
         await self._see_to_the_last(unit)
         return unit.process()
@@ -484,7 +519,7 @@ class Node:
             await self._thaw(unit)
             if unit.state["ActiveState"] in ("failed", "inactive"):
                 await self._see_to_the_last(unit)
-            before.update(cgroup.processes(unit.group))
+            before.update(await cgroup.processes(self._files, unit.group))
 
         limit = 3 * self._settings.kill_timeout + START_TIMEOUT
         result = await self._job(name, limit, "RestartUnit", "ss", name, "replace", first=clear)
@@ -496,7 +531,8 @@ class Node:
             )
         if result == "failed" and (reason := await self._why_not_started(unit, result)):
             raise CouldNotStart(reason)
-        if outlived := before.keys() & cgroup.processes(unit.group).keys():
+        now = await cgroup.processes(self._files, unit.group)
+        if outlived := before.keys() & now.keys():
             raise StillAlive(
                 f"{unit.description} was started again, but beside it there is still what"
                 f" outlived SIGKILL: {_listed({pid: before[pid] for pid in outlived})}"
@@ -552,11 +588,11 @@ class Node:
 
     def logs(self, uuid: str, count: int) -> AsyncGenerator[list[str], None]:
         """The last `count` lines that a process printed, oldest first, in pieces."""
-        return journal.lines(self._scope, units.unit_name(uuid), count)
+        return self._journal.lines(units.unit_name(uuid), count)
 
     async def end_of_logs(self) -> str:
         """Where all that was printed so far ends; empty if nothing was."""
-        return await journal.end()
+        return await self._journal.end()
 
     async def tail(
         self,
@@ -565,8 +601,8 @@ class Node:
         count: int,
         pattern: str,
         following: "Following | None" = None,
-    ) -> AsyncGenerator[tuple[list[tuple[str, int, str]], str], None]:
-        """What several processes printed, merged, in pieces; see `journal.entries`.
+    ) -> AsyncGenerator[Piece, None]:
+        """What several processes printed, merged, in pieces; see `logs.Journal.entries`.
 
         Args:
             uuids: the processes.
@@ -576,8 +612,7 @@ class Node:
             following: what to go on with.
 
         Yields:
-            Uuid, time and text of some lines, which while following may be none, and the
-            cursor after them.
+            Some lines, each with a uuid in the place of its unit.
 
         Raises:
             BadRequest: the pattern is wrong, or the cursor is none.
@@ -592,28 +627,27 @@ class Node:
         follow = None
         if following is not None:
             wanted = following.wanted
-            follow = journal.Following(
-                self._changes,
+            follow = logs.Following(
                 lambda unit: (uuid := units.uuid_of(unit)) is not None and wanted(uuid),
                 following.end,
                 following.after,
             )
-            if not following.others and len(names) <= journal.MATCHED_UNITS:
+            if not following.others and len(names) <= logs.MATCHED_UNITS:
                 matches = [*map(self._scope.printed_by, names)]
-        narrow = journal.Narrow(matches, min(booted, default=0))
-        entries = journal.entries(self._scope, names, narrow, count, pattern, following=follow)
+        narrow = logs.Narrow(matches, min(booted, default=0) + self._clock)
+        entries = self._journal.entries(names, narrow, count, pattern, following=follow)
         async with contextlib.aclosing(entries) as pieces:
             async for piece in pieces:
                 lines = [
-                    (uuid, entry.time, entry.line)
+                    dataclasses.replace(entry, unit=uuid)
                     for entry in piece.lines
                     if (uuid := units.uuid_of(entry.unit)) is not None
                 ]
-                yield lines, piece.cursor
+                yield dataclasses.replace(piece, lines=lines)
 
     def end_following(self) -> None:
         """End all `tail` that follow, for good."""
-        self._changes.close()
+        self._journal.end_following()
 
     def _unit(self, uuid: str) -> _Unit:
         unit = self._units.get(uuid)
@@ -730,11 +764,11 @@ class Node:
         # A program that was started and has failed since leaves the unit as one that never
         # was: only the journal tells.
         guess = "done" if properties["ActiveState"] == "active" else "failed"
-        return await journal.job_result(self._scope, name, int(job.rpartition("/")[2])) or guess
+        return await self._journal.job_result(name, int(job.rpartition("/")[2])) or guess
 
     async def _why_not_started(self, unit: _Unit, result: str) -> str | None:
         return await failure.why_not_started(
-            self._bus, self._scope, unit.description, unit.state, result
+            self._bus, self._way, unit.description, unit.state, result
         )
 
     async def _forget(self, uuid: str) -> None:
@@ -769,11 +803,11 @@ class Node:
         # An administrator may have moved it to another slice.
         if (
             unit.running
-            and not unit.group.is_dir()
+            and not await self._files.is_directory(str(unit.group))
             and (group := await self._bus.get(unit.path, SERVICE, "ControlGroup"))
         ):
             unit.group = cgroup.of(group)
-        for name in cgroup.frozen(unit.group):
+        for name in await cgroup.frozen(self._files, unit.group):
             log.warning("thawing %s, to end or restart %s", name, unit.description)
             try:
                 await self._bus.call("ThawUnit", "s", name)
@@ -790,19 +824,42 @@ class Node:
             StillAlive: something is left; the text lists it.
         """
         # Mostly there is nothing, and asyncio's time-outs have their price.
-        if not cgroup.populated(unit.group):
+        if not await self._is_populated(unit):
             return
         try:
             async with asyncio.timeout(self._settings.kill_timeout):
                 # The kernel has no event for it.
-                while cgroup.populated(unit.group) and not unit.running:
+                while await self._is_populated(unit) and not unit.running:
                     # Where an administrator's start took the place of our stop, systemd
                     # still sees to the end itself.
                     if unit.state["ActiveState"] != "deactivating":
                         await self._kill_left_behind(unit)
                     await asyncio.sleep(LEFT_BEHIND_PAUSE)
         except TimeoutError:
-            raise StillAlive(f"{unit.description} outlived SIGKILL{_left_behind(unit)}") from None
+            left = await self._left_behind(unit)
+            raise StillAlive(f"{unit.description} outlived SIGKILL{left}") from None
+
+    async def _is_populated(self, unit: _Unit) -> bool:
+        """Whether the kernel still has something of a unit, which the view is told, too."""
+        populated = await cgroup.populated(self._files, unit.group)
+        if populated != unit.populated:
+            unit.populated = populated
+            self._shown = None
+        return populated
+
+    async def _look_at(self, unit: _Unit) -> None:
+        with contextlib.suppress(OSError):
+            await self._is_populated(unit)
+
+    async def _look_at_uncertain(self) -> None:
+        """Find out of which of those that systemd gave up on something is left."""
+        if self._uncertain:
+            await asyncio.gather(*map(self._is_populated, self._uncertain.values()))
+
+    async def _left_behind(self, unit: _Unit) -> str:
+        """What still runs of a unit, as the end of a message."""
+        left = await cgroup.processes(self._files, unit.group)
+        return f", and this is left of it: {_listed(left)}" if left else ""
 
     async def _kill_left_behind(self, unit: _Unit) -> None:
         """Send SIGKILL to what is left of a unit, unless somebody has started it again.
@@ -810,19 +867,13 @@ class Node:
         KillUnit would take what was started while it was on its way. What runs now
         belongs to a new start only if that is known once all signals up to now are here.
         """
-        with contextlib.ExitStack() as stack:
-            left = []
-            for pid in cgroup.processes(unit.group):
-                with contextlib.suppress(ProcessLookupError):
-                    left.append(os.pidfd_open(pid))
-                    stack.callback(os.close, left[-1])
+        held = await self._way.hold(await cgroup.processes(self._files, unit.group))
+        try:
             await self._catch_up()
-            if unit.running:
-                return
-            for descriptor in left:
-                # What is another account's can only be told of.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            if not unit.running:
+                await held.kill()
+        finally:
+            held.release()
 
     def _clear_slice(self, name: str) -> None:
         """Stop a session's slice after its last process; systemd would keep it for ever."""
@@ -863,6 +914,13 @@ class Node:
         self._fence, self._next_fence = self._next_fence, None
         await self._bus.call("Ping", interface="org.freedesktop.DBus.Peer", destination=SYSTEMD)
 
+    async def _free(self) -> str:
+        """The bytes free where systemd keeps transient unit files, as far as that is known."""
+        try:
+            return str(await self._files.free_bytes(str(self._scope.runtime)))
+        except OSError:
+            return "perhaps no"
+
     def _group(self, slice_name: str, uuid: str) -> Path:
         return cgroup.path(self._root, slice_name, units.unit_name(uuid))
 
@@ -888,6 +946,11 @@ class Node:
         ran = unit.running
         unit.update(properties)
         self._shown = None
+        if unit.certain:
+            self._uncertain.pop(unit.description.uuid, None)
+        elif unit.description.uuid not in self._uncertain:
+            self._uncertain[unit.description.uuid] = unit
+            self._background(self._look_at(unit))
         if unit.running:
             self.alive.add(unit.description)
             return
@@ -903,10 +966,12 @@ class Node:
         del self._by_path[unit.path]
         self._in_slice[unit.slice] -= 1
         self.alive.remove(uuid)
+        self._uncertain.pop(uuid, None)
         self._shown = None
         unit.removed = True
         unit.stir()
-        residue.remove(self._scope.runtime, units.unit_name(uuid))
+        name = units.unit_name(uuid)
+        self._background(residue.remove(self._files, self._scope.runtime, name))
         if unit.visible and not unit.unwanted:
             log.warning(
                 "%s was forgotten by systemd, which systemctl reset-failed makes it do,"
@@ -1003,7 +1068,7 @@ class Node:
         """
         await self._read_manager()
         listed = await self._read_all(afresh=True)
-        residue.sweep(self._scope.runtime, listed | self._units.keys())
+        await residue.sweep(self._files, self._scope.runtime, listed | self._units.keys())
         if not self._settled:
             self._read_again_soon()
 
@@ -1013,7 +1078,9 @@ class Node:
         variables = await self._bus.get(MANAGER_PATH, MANAGER, "Environment")
         given = dict(variable.split("=", 1) for variable in variables)
         home = given.get("HOME") if self._scope.starts_at_home else None
-        self._surroundings = surroundings(given.get("PATH"), home)
+        self._surroundings = await self._way.surroundings(given.get("PATH"), home)
+        self._clock = await self._way.clock()
+        self.version = await self._bus.get(MANAGER_PATH, MANAGER, "Version")
 
     def _read_again_soon(self) -> None:
         if self._reader is None or self._reader.done():
@@ -1143,7 +1210,7 @@ class Node:
                     return
         unit = self._units.get(uuid)
         if unit is None:
-            description = units.read_description(name, service, self.hostname)
+            description = units.read_description(name, service, self.hostname, self._clock)
             if states["LoadState"] == "not-found":
                 log.warning(
                     "%s runs, but its unit file is gone, and with it what is known of the process",
@@ -1177,20 +1244,8 @@ def _signal_of(state: dict[str, Any]) -> str:
     return f", killed by {signal_name(state['ExecMainStatus'])}"
 
 
-def _left_behind(unit: _Unit) -> str:
-    """What still runs of a unit, as the end of a message."""
-    left = cgroup.processes(unit.group)
-    return f", and this is left of it: {_listed(left)}" if left else ""
-
-
 def _listed(processes: dict[int, str]) -> str:
     shown = [f"{name} (PID {pid})" for pid, name in sorted(processes.items())[:LISTED]]
     if len(processes) > LISTED:
         shown.append(f"and {len(processes) - LISTED} more")
     return ", ".join(shown)
-
-
-def _free(runtime: Path) -> int:
-    """The bytes free where systemd keeps transient unit files."""
-    found = os.statvfs(runtime)
-    return found.f_bavail * found.f_frsize

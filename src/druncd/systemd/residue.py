@@ -8,11 +8,11 @@ drop-in stays if druncd is killed before it has made the unit.
 """
 
 import logging
-import os
 from collections.abc import Container
 from pathlib import Path
 
 from druncd.systemd import dropin, units
+from druncd.systemd.files import Files
 
 log = logging.getLogger(__name__)
 
@@ -20,34 +20,23 @@ DIRECTORY = "systemd/units"
 KINDS = ("invocation", "log-extra-fields", "log-rate-limit-burst", "log-rate-limit-interval")
 
 
-def remove(runtime: Path, unit: str) -> None:
+async def remove(files: Files, runtime: Path, unit: str) -> None:
     """Remove what is left of a unit that is not loaded, in systemd's runtime directory."""
-    # Without a Path for each: every flush does it.
-    for kind in KINDS:
-        _unlink(f"{runtime}/{DIRECTORY}/{kind}:{unit}")
     try:
-        dropin.remove(runtime, unit)
+        await files.remove(f"{runtime}/{DIRECTORY}/{kind}:{unit}" for kind in KINDS)
+        await dropin.remove(files, runtime, unit)
     except OSError as error:
-        log.warning("could not remove the drop-in of %s: %s", unit, error.strerror)
+        log.warning("could not remove what systemd left behind of %s: %s", unit, error)
 
 
-def sweep(runtime: Path, loaded: Container[str]) -> None:
+async def sweep(files: Files, runtime: Path, loaded: Container[str]) -> None:
     """Remove what is left of any of our units but those with the given uuids."""
-    for file in (runtime / DIRECTORY).glob(f"*:{units.PATTERN}"):
-        kind, _, unit = file.name.partition(":")
-        uuid = units.uuid_of(unit)
-        if kind in KINDS and uuid is not None and uuid not in loaded:
-            _unlink(file)
-    for unit in dropin.units(runtime, units.PATTERN):
+    kept = (
+        name.partition(":")[2]
+        for name in await files.names(f"{runtime}/{DIRECTORY}")
+        if name.partition(":")[0] in KINDS
+    )
+    for unit in {*kept, *await dropin.units(files, runtime)}:
         uuid = units.uuid_of(unit)
         if uuid is not None and uuid not in loaded:
-            remove(runtime, unit)
-
-
-def _unlink(file: str | Path) -> None:
-    try:
-        os.unlink(file)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.warning("could not remove %s, which systemd left behind: %s", file, error.strerror)
+            await remove(files, runtime, unit)

@@ -3,6 +3,7 @@
 All that tells one kind of systemd from another is here; nothing else asks which it is.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +79,28 @@ def user() -> Scope:
             " without a login (loginctl enable-linger); it also takes the package"
             " dbus-user-session or dbus-broker"
         )
+    return dataclasses.replace(
+        of_account(os.getuid(), ""), bus=address or f"unix:path={quote(str(bus))}", runtime=runtime
+    )
+
+
+def of_account(uid: int, name: str) -> Scope:
+    """The systemd of an account of some node.
+
+    Args:
+        uid: the account's user id.
+        name: its name in messages, if it is not our own.
+    """
     return Scope(
         name="user",
-        bus=address or f"unix:path={quote(str(bus))}",
-        runtime=runtime,
+        bus=f"unix:path=/run/user/{uid}/bus",
+        runtime=Path(f"/run/user/{uid}"),
         unit_field="SYSLOG_IDENTIFIER",
         # Others could call their lines so.
-        common=(f"_UID={os.getuid()}",),
+        common=(f"_UID={uid}",),
         about="USER_",
         labels=False,
         changes_account=False,
         starts_at_home=True,
-        systemctl="systemctl --user",
+        systemctl=f"systemctl --user -M {name}@" if name else "systemctl --user",
     )

@@ -368,13 +368,16 @@ def _encode(text: str, unsafe: re.Pattern[str]) -> str:
     return unsafe.sub(lambda match: "".join(f"%{byte:02x}" for byte in match[0].encode()), text)
 
 
-def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> Description | None:
+def read_description(
+    unit: str, service: Mapping[str, Any], hostname: str, clock: int = 0
+) -> Description | None:
     """The process that a unit was made for.
 
     Args:
         unit: the unit's name.
         service: the properties of its Service interface.
         hostname: the node it is on.
+        clock: how far that node's CLOCK_MONOTONIC is ahead of ours, in microseconds.
 
     Returns:
         None where the unit was not made by druncd, or was changed beyond reading.
@@ -417,7 +420,7 @@ def read_description(unit: str, service: Mapping[str, Any], hostname: str) -> De
         restriction=Restriction(
             several("DRUNC_ALLOWED_HOSTS"), several("DRUNC_ALLOWED_HOST_TYPES")
         ),
-        booted=int(booted) if booted.isdecimal() else 0,
+        booted=int(booted) - clock if booted.isdecimal() else 0,
         owner=one("DRUNC_OWNER"),
         account=service.get("User", ""),
     )

@@ -1,0 +1,185 @@
+"""Another node, over ssh: its D-Bus by systemd-stdio-bridge, its journal by journalctl.
+
+It is what ``systemctl -H`` does, but that the connection stays open, and files of the kernel
+are read over it by sftp. The node has druncd's package for the launcher and the lookers; no
+druncd has to run on it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from druncd.account import KEPT_SECONDS, Account
+from druncd.errors import CouldNotStart, shown
+from druncd.look import DEFAULT_PATH, Question, Surroundings
+from druncd.process import Usage
+from druncd.systemd import cgroup
+from druncd.systemd.journalctl import FarJournal
+from druncd.systemd.lookers import Looker
+from druncd.systemd.scope import SYSTEM, Scope, of_account
+from druncd.systemd.ssh import Destination, FarFiles, Ssh
+from druncd.systemd.way import Held, Route, Way
+
+BRIDGE = "systemd-stdio-bridge"
+PYTHON = "/usr/lib/druncd/bin/python"
+UPTIME = "/proc/uptime"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An account as it was at a time of the monotonic clock, in seconds."""
+
+    then: float
+    account: "asyncio.Task[Account]"
+
+
+class Remote(Way):
+    """The way to another node.
+
+    Args:
+        destination: where to.
+        sessions: as many as sshd there lets be open at once.
+        socket: where the node's D-Bus is to be found here, as long as it is connected to.
+        user: whether it is the systemd of the account that is connected as, or the node's.
+    """
+
+    short = False
+
+    def __init__(
+        self, destination: Destination, sessions: int, socket: Path, *, user: bool
+    ) -> None:
+        self._ssh = Ssh(destination, sessions)
+        self._socket = socket
+        self._user = user
+        self._scope = replace(SYSTEM, systemctl=f"systemctl -H {destination}")
+        self.files = FarFiles(self._ssh)
+        self.journal = FarJournal(self._ssh, lambda: self._scope)
+        self._accounts: dict[str, _Known] = {}
+        self._looker: Looker | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Which of the node's systemds it leads to."""
+        return self._scope
+
+    async def route(self) -> Route:
+        """Connect by ssh, and begin to forward the D-Bus."""
+        await self._ssh.connect()
+        bridge = [BRIDGE]
+        if self._user:
+            uid = await self._ssh.run("id", "-u")
+            self._scope = of_account(int(uid.output), self._ssh.destination.user)
+            # sshd sets it if PAM does.
+            bridge = ["env", f"XDG_RUNTIME_DIR={self._scope.runtime}", BRIDGE, "--user"]
+        await self._ssh.listen(str(self._socket), bridge)
+        return Route(f"unix:path={self._socket}", anonymous=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._ssh.close()
+
+    async def clock(self) -> int:
+        """How far the node's clock is ahead, to about a hundredth of a second.
+
+        CLOCK_BOOTTIME differs from CLOCK_MONOTONIC by the time that a node was suspended.
+        """
+        before = time.monotonic_ns()
+        uptime = float((await self.files.read(UPTIME)).split()[0])
+        here = (before + time.monotonic_ns()) / 2
+        return round(uptime * 1e6 - here / 1e3)
+
+    async def account(self, name: str) -> Account:
+        """An account of the node."""
+        now = time.monotonic()
+        known = self._accounts.get(name)
+        if known is None or (known.account.done() and known.then < now - KEPT_SECONDS):
+            known = _Known(now, asyncio.create_task(self._find(name)))
+            self._accounts[name] = known
+        # Others may wait for the same answer.
+        return await asyncio.shield(known.account)
+
+    async def _find(self, name: str) -> Account:
+        if name.isdecimal():
+            # systemd would take it for a user id.
+            raise CouldNotStart(
+                f"nothing can be started: an account called {shown(name)} can't be used"
+            )
+        script = 'id -u -- "$1" && id -g -- "$1" && id -G -- "$1"'
+        found = await self._ssh.run("sh", "-c", script, "sh", name)
+        if found.status:
+            raise CouldNotStart(
+                f"nothing can be started: the account {shown(name)} is unknown on"
+                f" {self._ssh.destination}"
+            )
+        uid, gid, groups = found.output.decode().splitlines()
+        return Account(name, int(uid), int(gid), tuple(map(int, groups.split())))
+
+    def own_account(self) -> str:
+        """The account that is connected as."""
+        return self._ssh.destination.user
+
+    async def surroundings(self, path: str | None, home: str | None) -> Surroundings:
+        """What processes have, from what systemd has for all; it passes over a missing home."""
+        there = home is not None and await self.files.is_directory(home)
+        return Surroundings(path or DEFAULT_PATH, home if home and there else "/")
+
+    async def connect_looker(self, factory: Callable[[], asyncio.Protocol], path: str) -> None:
+        """Connect to the Unix socket of a looker."""
+        await self._ssh.attach(factory, path=path)
+
+    async def look(self, asked: Question) -> str | None:
+        """Let a looker look as the account that is connected as."""
+        if self._looker is None or self._looker.lost:
+            looker = self._looker = Looker(None)
+            words = (PYTHON, "-I", "-m", "druncd.look", "--stdio")
+            await self._ssh.attach(lambda: looker, words=words)
+        return await self._looker.ask(asked)
+
+    async def usage(self, groups: Mapping[str, Path]) -> dict[str, Usage | None]:
+        """One after another, so that others get their turns."""
+        found = {}
+        for key, group in groups.items():
+            found[key] = await cgroup.usage(self.files, group)
+        return found
+
+    async def hold(self, pids: Collection[int]) -> Held:
+        """Remember when they began, by which a process differs from one that has its PID later."""
+        return _Pids(self._ssh, {pid: await self._began(pid) for pid in pids})
+
+    async def _began(self, pid: int) -> str:
+        return began(await self.files.read(f"/proc/{pid}/stat"))
+
+
+def began(stat: str) -> str:
+    """When a process began, in the words of proc_pid_stat(5); empty if it is gone."""
+    fields = stat.rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+class _Pids(Held):
+    """Processes by their PIDs, and by when they began."""
+
+    # A shell reads /proc and kills at once, so that next to no time is between the two.
+    SCRIPT = """
+while [ $# -gt 1 ]; do
+    read -r stat <"/proc/$1/stat" &&
+        [ "$(echo "${stat##*) }" | cut -d ' ' -f 20)" = "$2" ] && kill -KILL "$1"
+    shift 2
+done 2>/dev/null
+exit 0
+"""
+
+    def __init__(self, ssh: Ssh, begins: Mapping[int, str]) -> None:
+        self._ssh = ssh
+        self._begins = begins
+
+    async def kill(self) -> None:
+        """Send SIGKILL; what is another account's can only be told of."""
+        words = [str(word) for pid, at in self._begins.items() if at for word in (pid, at)]
+        if words:
+            await self._ssh.run("sh", "-c", self.SCRIPT, "sh", *words)
+
+    def release(self) -> None:
+        """Nothing was taken."""
