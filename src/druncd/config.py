@@ -9,7 +9,7 @@ import pwd
 import re
 import signal
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -220,6 +220,74 @@ class AllowTable(tables.Table):
     processes: Annotated[Literal["own", "all"], Field(description='"own" or "all"')] = "own"
 
 
+def _check_destination(text: str) -> str:
+    if text:
+        where(text)
+    return text
+
+
+def where(text: str) -> tuple[str, str, int]:
+    """User, host and port in ``[user@]host[:port]``; an IPv6 address is in brackets.
+
+    The user is empty, and the port 22, if there is none.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    match = re.fullmatch(
+        r"(?:([A-Za-z0-9_][\w.-]*)@)?(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][\w.-]*))(?::(\d{1,5}))?",
+        text,
+    )
+    if match is None or not 0 < int(match[4] or 22) < 65536:
+        raise ValueError
+    if match[2]:
+        ipaddress.ip_address(match[2])
+    return match[1] or "", match[2] or match[3], int(match[4] or 22)
+
+
+_NODE_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+Ssh = Annotated[
+    str,
+    AfterValidator(_check_destination),
+    Field(description='[user@]host or [user@]host:port, like "root@node2.example.org"'),
+]
+
+
+class NodeTable(tables.Table):
+    """Another node, and how it is reached."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=_NODE_NAME,
+            max_length=64,
+            description="the node's name, at most 64 letters, digits, dots and dashes, in quotes",
+        ),
+    ]
+    aliases: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+$")], ...],
+        Field(strict=False, description="a list of other names and addresses of the node"),
+    ] = ()
+    ssh: Ssh = ""
+    key: File = ""
+    known_hosts: File = ""
+    jump: Ssh = ""
+    systemd: Annotated[
+        Literal["system", "user"],
+        Field(
+            description='"system", or "user" for the systemd of the account that is connected as'
+        ),
+    ] = "system"
+    sessions: Annotated[int, Field(ge=5, le=1_000, description="a whole number from 5 to 1000")] = (
+        10
+    )
+
+    @property
+    def destination(self) -> tuple[str, str, int]:
+        """User, host and port."""
+        return where(self.ssh or self.name)
+
+
 class PermissionTable(tables.Table):
     """Who may do what."""
 
@@ -382,6 +450,10 @@ class Config(tables.Table):
         PermissionTable()
     )
     process: Annotated[ProcessTable, Field(description="a table headed [process]")] = ProcessTable()
+    node: Annotated[
+        tuple[NodeTable, ...],
+        Field(strict=False, description="tables headed [[node]]"),
+    ] = ()
     profile: Annotated[
         tuple[Profile, ...],
         Field(strict=False, description="tables headed [[profile]]"),
@@ -499,6 +571,7 @@ def parse(text: str, defaults: Defaults = SYSTEM) -> Config:
     else:
         for index, listen in enumerate(config.listen):
             mistakes += [f"listen[{index}]: {text}" for text in _contradictions(listen)]
+        mistakes += _names_given_twice(config.node)
         config = defaults.applied(config)
         mistakes += defaults.doors(config) if defaults.account else _root(config)
     if mistakes:
@@ -572,6 +645,15 @@ def _root(config: Config) -> list[str]:
         "process.user = 'root': every process would run as root: name another account,"
         ' or allow it with privileged = ["root"]'
     ]
+
+
+def _names_given_twice(nodes: Sequence[NodeTable]) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for node in nodes:
+        for name in dict.fromkeys(each.lower() for each in (node.name, *node.aliases)):
+            if name in owners:
+                yield f"node: {name!r} is there twice: a name, or an alias, means one node"
+            owners[name] = node.name
 
 
 def _addresses_given_twice(found: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@
     ├── NotAuthorised     the caller may not do that
     │   └── NotAuthenticated      nor has it shown who it is
     ├── Unavailable       systemd can't be reached, or did not answer in time
+    │   └── NodeAway              that of another node, which may be down
     └── SystemdError      systemd refused what druncd asked for
 
 Each is raised where the fact is known; druncd.rpc turns it into an answer.
@@ -40,7 +41,7 @@ class Ambiguous(DruncdError):
 
 
 class NotHere(DruncdError):
-    """The process may run on other hosts only; the text names them and this one."""
+    """The process may run on other hosts only; the text names them and those there are."""
 
 
 class CouldNotStart(DruncdError):
@@ -65,6 +66,10 @@ class NotAuthenticated(NotAuthorised):
 
 class Unavailable(DruncdError):
     """systemd can't be reached, or did not answer within the time limit. Try again."""
+
+
+class NodeAway(Unavailable):
+    """Another node can't be reached; the text says which, and why. Try again."""
 
 
 class SystemdError(DruncdError):

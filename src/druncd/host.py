@@ -1,13 +1,12 @@
-"""What this node is called."""
+"""What this node is called, and others are."""
 
 import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from druncd.errors import NotHere, shown
-from druncd.process import Description
+from druncd.errors import shown
 
 log = logging.getLogger(__name__)
 
@@ -21,37 +20,28 @@ def hostname() -> str:
     return socket.gethostname()
 
 
-async def admit(description: Description, here: str) -> None:
-    """Let a process pass that may run on this node.
-
-    Args:
-        description: the process; if it names no hosts, it may run anywhere.
-        here: this node's name.
-
-    Raises:
-        NotHere: none of its hosts is this node.
-    """
-    hosts = description.restriction.hosts
-    if not hosts or any(_is_own_name(host, here) or _is_own_address(host) for host in hosts):
-        return
-    resolved = await asyncio.gather(*map(_resolves_here, hosts[:RESOLVED_HOSTS]))
-    if any(resolved):
-        return
-    raise NotHere(
-        f"{shown(description.name)} may run on {_listed(hosts)} only, and this node is"
-        f" {here!r}: name it in allowed_hosts, or leave allowed_hosts empty"
-    )
+def is_called(host: str, name: str) -> bool:
+    """Whether a host is meant that has a name: a short one stands for the long one."""
+    host, name = (each.strip().rstrip(".").lower() for each in (host, name))
+    return bool(host) and host in (name, name.partition(".")[0])
 
 
-def _listed(hosts: Sequence[str]) -> str:
+def is_here(host: str, here: str) -> bool:
+    """Whether a host is this node, as far as its name, or address, tells by itself."""
+    return is_called(host, here) or is_called(host, "localhost") or _is_own_address(host)
+
+
+async def resolved_here(hosts: Collection[str]) -> set[str]:
+    """Those of some names, such as qualified ones or aliases, that stand for our addresses."""
+    some = list(hosts)[:RESOLVED_HOSTS]
+    found = await asyncio.gather(*map(_resolves_here, some))
+    return {host for host, here in zip(some, found, strict=True) if here}
+
+
+def listed(hosts: Sequence[str]) -> str:
+    """Hosts, as messages name them."""
     text = ", ".join(map(shown, hosts[:LISTED_HOSTS]))
     return f"{text} or {len(hosts) - LISTED_HOSTS} others" if len(hosts) > LISTED_HOSTS else text
-
-
-def _is_own_name(host: str, here: str) -> bool:
-    """Whether a host is called as this node is: a short name stands for the long one."""
-    host, here = (name.strip().rstrip(".").lower() for name in (host, here))
-    return host in ("localhost", here) or (bool(host) and host == here.partition(".")[0])
 
 
 def _is_own_address(host: str) -> bool:
@@ -74,7 +64,6 @@ def _is_own_address(host: str) -> bool:
 
 
 async def _resolves_here(host: str) -> bool:
-    """Whether a name, such as a qualified one or an alias, stands for one of our addresses."""
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import (
@@ -12,17 +13,19 @@ from collections.abc import (
     Collection,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from druncd import account, host
+from druncd import account, tail
 from druncd.errors import (
     Ambiguous,
     BadRequest,
     DruncdError,
     LimitReached,
+    NodeAway,
     NotAuthorised,
     NotFound,
     StillAlive,
@@ -30,12 +33,24 @@ from druncd.errors import (
     listed,
     shown,
 )
+from druncd.nodes import Nodes
 from druncd.permission import Action, Rights
-from druncd.process import Description, Inspected, LogLine, LogPiece, Outcome, Process, Status
+from druncd.process import (
+    Description,
+    Inspected,
+    LogLine,
+    LogPiece,
+    NodeState,
+    Outcome,
+    Process,
+    Status,
+)
 from druncd.profiles import Profiles
 from druncd.query import Query, select
 from druncd.systemd import units
+from druncd.systemd.logs import Piece
 from druncd.systemd.node import Following, Node
+from druncd.systemd.properties import Properties
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +92,17 @@ class Accounts:
 
 
 class Manager:
-    """Manages the processes of one node.
+    """Manages the processes of all nodes.
 
-    What it knows of processes it asks the node each time. Its own are locks, by which
+    What it knows of processes it asks the nodes each time. Its own are locks, by which
     requests about the same process take turns, and what is being booted or restarted
     at the moment, which limits have to count and a kill has to wait for.
     """
 
-    def __init__(self, node: Node, limits: Limits, accounts: Accounts, profiles: Profiles) -> None:
-        self._node = node
+    def __init__(
+        self, nodes: Nodes, limits: Limits, accounts: Accounts, profiles: Profiles
+    ) -> None:
+        self._nodes = nodes
         self._limits = limits
         self._accounts = accounts
         self._profiles = profiles
@@ -95,27 +112,32 @@ class Manager:
 
     @property
     def hostname(self) -> str:
-        """The node's name."""
-        return self._node.hostname
+        """The name of this node."""
+        return self._nodes.local.hostname
 
     def end_following(self) -> None:
         """End all `tail` that follow, for good."""
-        self._node.end_following()
+        for node in self._nodes:
+            node.end_following()
 
     async def check(self) -> None:
-        """Make sure that systemd answers.
+        """Make sure that this node's systemd answers.
 
         Raises:
             Unavailable: it does not.
         """
-        await self._node.check()
+        await self._nodes.local.check()
 
     async def wait_down(self) -> None:
-        """Wait until systemd can't be reached."""
-        await self._node.wait_down()
+        """Wait until this node's systemd can't be reached."""
+        await self._nodes.local.wait_down()
+
+    async def measured(self) -> list[NodeState]:
+        """What is known of each node, and how long its systemd takes to answer now."""
+        return await self._nodes.measured()
 
     async def boot(self, description: Description, rights: Rights) -> Process:
-        """Start a process; it gets a new uuid, this node as its host, and an account.
+        """Start a process; it gets a new uuid, a host, which is a node, and an account.
 
         A caller who has shown who it is boots a process of its own, or of the user that
         the description names, under that user's account.
@@ -125,6 +147,7 @@ class Manager:
                 pattern takes too long to match.
             NotAuthorised: the caller may not boot, or not for that user.
             NotHere: its restriction names other hosts only.
+            NodeAway: those that its restriction names can't be reached.
             LimitReached: as many processes run already as the configuration allows.
             CouldNotStart: its program did not start; nothing is left of it.
         """
@@ -136,36 +159,53 @@ class Manager:
         added = await self._profiles.find(description)
         environment = {**added.environment, **description.environment}
         units.check(dataclasses.replace(description, environment=environment))
-        await host.admit(description, self._node.hostname)
-        runs_as = await self._account(owner)
-        description = dataclasses.replace(
-            description,
-            uuid=units.new_uuid(),
-            hostname=self._node.hostname,
-            booted=time.monotonic_ns() // 1000,
-            account=runs_as.name if runs_as else "",
+        node = await self._nodes.choose(description)
+        starting = Process(
+            dataclasses.replace(
+                description,
+                uuid=units.new_uuid(),
+                hostname=node.hostname,
+                booted=time.monotonic_ns() // 1000,
+            ),
+            Status(running=True),
         )
-        program = await self._node.find_program(
+        async with self._nodes.reaching(starting):
+            return await node.while_reachable(
+                self._start(node, starting.description, owner, environment, added)
+            )
+
+    async def _start(
+        self,
+        node: Node,
+        description: Description,
+        owner: str | None,
+        environment: Mapping[str, str],
+        added: Properties,
+    ) -> Process:
+        runs_as = await self._account(node, owner)
+        if runs_as is not None:
+            description = dataclasses.replace(description, account=runs_as.name)
+        program = await node.find_program(
             dataclasses.replace(description, environment=environment), runs_as
         )
         starting = Process(description, Status(running=True))
         async with self._lock(starting.uuid):
             with self._counted(starting, self._booting):
-                return await self._node.start(description, program, added)
+                return await node.start(description, program, added)
 
-    async def _account(self, owner: str | None) -> account.Account | None:
+    async def _account(self, node: Node, owner: str | None) -> account.Account | None:
         """The account that a user's process is to run under, or that of nobody in particular.
 
-        None is druncd's own, where there is no choice.
+        None is that of the node's systemd, where there is no choice.
 
         Raises:
             CouldNotStart: there is no such account.
             NotAuthorised: it is root, by whatever name, and the configuration does not name it.
         """
-        if not self._node.changes_account:
+        if not node.changes_account:
             return None
         name = self._accounts.default if owner is None else owner
-        found = await account.find(name)
+        found = await node.account(name)
         if found.uid == 0 and name not in self._accounts.privileged:
             raise NotAuthorised(
                 f"the account {name!r} has user id 0, as root has: processes run under it only"
@@ -173,19 +213,36 @@ class Manager:
             )
         return found
 
-    async def ps(self, query: Query, rights: Rights) -> list[Process]:
-        """The processes that match, as they are now; those that the caller may see."""
-        return await select(query, _seen(await self._node.processes(), rights))
+    async def ps(self, query: Query, rights: Rights) -> Outcome:
+        """The processes that match, as they are now; those that the caller may see.
 
-    async def inspect(self, query: Query, rights: Rights, *, usage: bool) -> list[Inspected]:
-        """All that is known of the processes that match, and, if asked for, what they use."""
-        lives = await self._node.lives()
+        Those of a node that can't be reached are as they were last known.
+        """
+        return self._outcome(await self._matching(query, rights))
+
+    async def _matching(self, query: Query, rights: Rights) -> list[Process]:
+        return await select(query, _seen(await self._nodes.processes(), rights))
+
+    def _outcome(self, processes: list[Process], left_out: str = "") -> Outcome:
+        """An outcome, which says of each node whether it can be reached if there are several."""
+        nodes = tuple(self._nodes.states()) if self._nodes.several else ()
+        return Outcome(processes, left_out, nodes)
+
+    async def inspect(
+        self, query: Query, rights: Rights, *, usage: bool
+    ) -> tuple[list[Inspected], tuple[NodeState, ...]]:
+        """All that is known of the processes that match, and, if asked for, what they use.
+
+        And of all nodes, where there are several.
+        """
+        lives = await self._nodes.lives()
         found = await select(query, _seen((process for process, _ in lives), rights))
-        used = await self._node.usage(found) if usage else {}
+        used = await self._nodes.usage(found) if usage else {}
         by_uuid = {process.uuid: life for process, life in lives}
-        return [
+        inspected = [
             Inspected(process, by_uuid[process.uuid], used.get(process.uuid)) for process in found
         ]
+        return inspected, self._outcome([]).nodes
 
     async def kill(
         self, query: Query, rights: Rights, chose: Chose = _forget, *, or_none: bool = False
@@ -210,7 +267,7 @@ class Manager:
         killed = await self._kill(found)
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
-        return Outcome(killed, left_out)
+        return self._outcome(killed, left_out)
 
     async def terminate(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """End all matching processes, or all that the caller may kill if the query is empty.
@@ -225,10 +282,10 @@ class Manager:
             others = [process for process in seen if process.status.running and process not in mine]
             left_out = _left_out(rights.refusal(Action.DELETE, others), others)
             chose(mine)
-            return Outcome(await self._kill(mine), left_out)
+            return self._outcome(await self._kill(mine), left_out)
         found, left_out = _permitted(await select(query, seen), rights, Action.DELETE)
         chose(found)
-        return Outcome(await self._kill(found), left_out)
+        return self._outcome(await self._kill(found), left_out)
 
     async def restart(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """Run the one matching process's command anew, under the same uuid.
@@ -240,13 +297,14 @@ class Manager:
             CouldNotStart: the program did not start again; the process stays, dead.
             StillAlive: something of what ran before outlived SIGKILL.
         """
-        matching, left_out = _permitted(await self.ps(query, rights), rights, Action.UPDATE)
+        matching, left_out = _permitted(await self._matching(query, rights), rights, Action.UPDATE)
         found = _only(matching, query)
         chose([found])
-        async with self._lock(found.uuid):
-            found = self._node.process(found.uuid)
+        async with self._lock(found.uuid), self._nodes.reaching(found) as node:
+            found = node.process(found.uuid)
             with self._counted(found, self._restarting):
-                return Outcome([await self._node.restart(found.uuid)], left_out)
+                restarted = await node.while_reachable(node.restart(found.uuid))
+                return Outcome([restarted], left_out)
 
     async def flush(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """Forget the dead among the matching processes, and return them as they were.
@@ -255,11 +313,11 @@ class Manager:
             NotAuthorised: of the dead that match, the caller may flush none.
             StillAlive: something that one left behind outlived SIGKILL.
         """
-        matching = await self.ps(query, rights)
+        matching = await self._matching(query, rights)
         dead = [process for process in matching if not process.status.running]
         found, left_out = _permitted(dead, rights, Action.DELETE)
         chose(found)
-        return Outcome(await self._each(self._flush, found), left_out)
+        return self._outcome(await self._each(self._flush, found), left_out)
 
     async def expire(self, processes: Sequence[Process], reason: str) -> None:
         """Forget those of some processes that are dead still.
@@ -282,13 +340,13 @@ class Manager:
         await self._each(expire, processes)
 
     async def _flush(self, process: Process) -> Process | None:
-        async with self._lock(process.uuid):
+        async with self._lock(process.uuid), self._nodes.reaching(process) as node:
             # It may have been restarted or flushed while we waited for our turn.
-            process = self._node.process(process.uuid)
+            process = node.process(process.uuid)
             if process.status.running:
                 return None
             # Or by an administrator, just now.
-            if not await self._node.remove(process.uuid):
+            if not await node.while_reachable(node.remove(process.uuid)):
                 return None
         return process
 
@@ -313,10 +371,11 @@ class Manager:
             raise BadRequest(
                 f"how_far is {how_far}: give the number of lines, or 0 for {DEFAULT_HOW_FAR}"
             )
-        found = _only(await self.ps(query, rights), query)
-        async with contextlib.aclosing(
-            self._node.logs(found.uuid, how_far or DEFAULT_HOW_FAR)
-        ) as pieces:
+        found = _only(await self._matching(query, rights), query)
+        async with (
+            self._nodes.reaching(found) as node,
+            contextlib.aclosing(node.logs(found.uuid, how_far or DEFAULT_HOW_FAR)) as pieces,
+        ):
             async for lines in pieces:
                 yield found.uuid, lines
 
@@ -357,8 +416,10 @@ class Manager:
             raise BadRequest("after is for logs that are followed: set follow, or leave it out")
         # Before it is known which processes there are, so that whatever starts meanwhile is
         # followed from its first line.
-        end = await self._node.end_of_logs() if follow and not after else ""
-        found = await self.ps(query, rights)
+        local = self._nodes.local
+        alone = follow and not after and not self._nodes.several
+        end = await local.end_of_logs() if alone else ""
+        found = await self._matching(query, rights)
         if not found:
             if after:
                 return
@@ -368,16 +429,26 @@ class Manager:
             found = await select(query, _seen(await self._all(), rights))
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
-        following = None
+        wanted = functools.partial(_is_wanted, names)
         if follow:
             query = _completed(query, found)
-            others = bool(query.names or not query.uuids)
-            following = Following(others, lambda uuid: names.get(uuid, "") is not None, end, after)
-        printed = self._node.tail(list(names), query.session, count, pattern, following)
+        others = bool(query.names or not query.uuids)
+        asked = tail.Asked(
+            self._printers(found, everywhere=others and follow), query.session, count, pattern
+        )
+        printed: AsyncGenerator[Piece, None]
+        if self._nodes.several and follow:
+            printed = tail.followed(asked, wanted, after, others=others)
+        elif len(asked.uuids) > 1:
+            printed = tail.last(asked)
+        else:
+            (node,) = asked.uuids
+            following = Following(others, wanted, end, after) if follow else None
+            printed = self._of_one(found[0], asked.of(node, following))
         async with contextlib.aclosing(printed) as pieces:
             async for piece in pieces:
                 unknown = {entry.unit for entry in piece.lines} - names.keys()
-                if follow and (unknown or not piece.lines):
+                if follow and not piece.past and (unknown or not piece.lines):
                     left = await self._look_again(query, rights, names, unknown)
                     if not (left or piece.lines):
                         return
@@ -388,6 +459,21 @@ class Manager:
                 ]
                 if lines or piece.cursor:
                     yield LogPiece(lines, piece.cursor)
+
+    def _printers(self, processes: Sequence[Process], *, everywhere: bool) -> dict[Node, list[str]]:
+        """The uuids of processes by node, of all nodes or of those that have any."""
+        found: dict[Node, list[str]] = {node: [] for node in self._nodes if everywhere}
+        for process in processes:
+            found.setdefault(self._nodes.of(process), []).append(process.uuid)
+        return found
+
+    async def _of_one(
+        self, process: Process, printed: AsyncGenerator[Piece, None]
+    ) -> AsyncGenerator[Piece, None]:
+        """What is printed on the node of a process."""
+        async with self._nodes.reaching(process), contextlib.aclosing(printed) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _look_again(
         self, query: Query, rights: Rights, names: dict[str, str | None], unknown: set[str]
@@ -412,14 +498,14 @@ class Manager:
 
     async def _kill(self, processes: Sequence[Process]) -> list[Process]:
         async def kill(process: Process) -> Process:
-            async with self._lock(process.uuid):
-                return await self._node.stop(process.uuid)
+            async with self._lock(process.uuid), self._nodes.reaching(process) as node:
+                return await node.while_reachable(node.stop(process.uuid))
 
         return await self._each(kill, processes)
 
     async def _all(self) -> list[Process]:
         """All processes, with those being booted, which nobody is shown yet."""
-        return [*await self._node.processes(), *self._booting.values()]
+        return [*await self._nodes.processes(), *self._booting.values()]
 
     @contextlib.contextmanager
     def _counted(self, process: Process, among: dict[str, Process]) -> Iterator[None]:
@@ -430,7 +516,8 @@ class Manager:
         Raises:
             LimitReached: one more is too many.
         """
-        if process.uuid not in self._node.alive and process.uuid not in self._restarting:
+        alive = self._nodes.of(process).alive
+        if process.uuid not in alive and process.uuid not in self._restarting:
             self._check_limits(process)
         among[process.uuid] = process
         try:
@@ -439,13 +526,13 @@ class Manager:
             del among[process.uuid]
 
     def _check_limits(self, process: Process) -> None:
-        running = self._node.alive
-        session = process.description.session
-        # What is being started, and does not run yet.
+        running = self._nodes.of(process).alive
+        session, where = process.description.session, process.description.hostname
+        # What is being started there, and does not run yet.
         starting = [
             other.description
             for other in (self._booting | self._restarting).values()
-            if other.uuid not in running
+            if other.uuid not in running and other.description.hostname == where
         ]
         alive = len(running) + len(starting)
         if alive >= self._limits.processes:
@@ -491,10 +578,10 @@ class Manager:
             if not isinstance(error, DruncdError):
                 raise error
         done = [result for result in results if isinstance(result, Process)]
-        alive = [error for error in errors if isinstance(error, StillAlive)]
-        if alive:
-            others = f"; {len(done)} others are dead" if done else ""
-            raise StillAlive(listed(list(map(str, alive))) + others)
+        others = f"; {len(done)} others are dead" if done else ""
+        for kind in (StillAlive, NodeAway):
+            if of_kind := [str(error) for error in errors if isinstance(error, kind)]:
+                raise kind(listed(of_kind) + others)
         if errors:
             raise errors[0]
         return done
@@ -545,6 +632,11 @@ def _permitted(
 
 def _left_out(refusal: str, others: Sequence[Process]) -> str:
     return f"{len(others)} left out: {refusal}" if others else ""
+
+
+def _is_wanted(names: Mapping[str, str | None], uuid: str) -> bool:
+    """Whether the lines of a process may be wanted, also of one that is not known yet."""
+    return names.get(uuid, "") is not None
 
 
 def _only(found: Sequence[Process], query: Query) -> Process:

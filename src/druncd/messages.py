@@ -15,6 +15,7 @@ from druncd.process import (
     Life,
     LogLine,
     LogPiece,
+    NodeState,
     Process,
     Restriction,
     Status,
@@ -265,6 +266,33 @@ def inspected(known: Inspected) -> own.Inspected:
         usage=None if usage is None else own.Usage(**dataclasses.asdict(usage)),
         account=known.process.description.account,
         owner=known.process.description.owner,
+    )
+
+
+def node(known: NodeState) -> own.Node:
+    """A node, as druncd's own service shows it."""
+    latency = None if known.latency is None else round(known.latency * 1e6)
+    return own.Node(
+        name=known.name,
+        local=known.local,
+        trouble=known.trouble,
+        systemd=known.version,
+        running=known.running,
+        processes=known.processes,
+        latency=latency,
+    )
+
+
+def read_node(message: own.Node) -> NodeState:
+    """A node, from druncd's own service."""
+    return NodeState(
+        message.name,
+        local=message.local,
+        trouble=message.trouble,
+        version=message.systemd,
+        running=message.running,
+        processes=message.processes,
+        latency=message.latency / 1e6 if message.HasField("latency") else None,
     )
 
 

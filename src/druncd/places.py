@@ -6,6 +6,9 @@ from pathlib import Path
 SOCKET = Path("/run/druncd/druncd.sock")
 CONFIGURATION = Path("/etc/druncd/druncd.toml")
 TOKENS = Path("/etc/druncd/tokens")
+# By which other nodes are reached, unless the configuration says otherwise.
+SSH_KEY = Path("/etc/druncd/ssh/id_ed25519")
+KNOWN_HOSTS = (Path("/etc/druncd/ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
 
 
 def runtime_directory() -> Path:
@@ -16,6 +19,12 @@ def runtime_directory() -> Path:
 def own_socket() -> Path:
     """Where this account's own druncd listens."""
     return runtime_directory() / "druncd" / "druncd.sock"
+
+
+def bus_socket(node: str, *, own: bool) -> Path:
+    """Where druncd has the D-Bus of another node, as long as it connects to that."""
+    directory = own_socket().parent if own else SOCKET.parent
+    return directory / f"{node}.bus"
 
 
 def own_settings() -> Path:

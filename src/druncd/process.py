@@ -97,14 +97,34 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """What is known of a node.
+
+    ``trouble`` says why it can't be reached, and is empty if it can; what is known of its
+    processes is as of when it could be, then. ``version`` is that of its systemd, ``latency``
+    how long that took to answer in seconds, where it was asked.
+    """
+
+    name: str
+    local: bool
+    trouble: str = ""
+    version: str = ""
+    running: int = 0
+    processes: int = 0
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of the processes that a command was for.
 
     ``left_out`` tells of those that the caller may not touch, and is empty if there are none.
+    ``nodes`` are all nodes, where there are several.
     """
 
     processes: list[Process]
     left_out: str = ""
+    nodes: tuple[NodeState, ...] = ()
 
 
 class End(Enum):

@@ -34,6 +34,8 @@ async def retain(node: Node, manager: Manager, keep: Retention) -> None:
     while True:
         delay = None
         try:
+            # What is away is dealt with when it is back.
+            await node.wait_reachable()
             delay = await _flush(node, manager, keep)
         except DruncdError as error:
             log.warning("could not flush all that [retention] does not keep: %s", error)

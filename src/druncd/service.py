@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import functools
+import getpass
 import importlib.metadata
 import logging
 import os
@@ -21,6 +23,7 @@ from druncd import config, doubts, host, places
 from druncd.account import group_names
 from druncd.errors import DruncdError
 from druncd.manager import Accounts, Limits, Manager
+from druncd.nodes import Nodes, Site
 from druncd.permission import Policy
 from druncd.profiles import Profile, Profiles
 from druncd.retention import Retention, retain
@@ -170,17 +173,13 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    node = Node(
-        host.hostname(),
-        Settings(
-            kill_signal=settings.kill.number,
-            kill_timeout=settings.kill.timeout,
-        ),
-        Local(scope),
+    made = Settings(kill_signal=settings.kill.number, kill_timeout=settings.kill.timeout)
+    nodes = Nodes(
+        Node(host.hostname(), made, Local(scope)), _sites(settings, made, own=scope is not SYSTEM)
     )
     limits = settings.limits
     manager = Manager(
-        node,
+        nodes,
         Limits(limits.processes, limits.processes_per_session, limits.processes_per_user),
         Accounts(settings.process.user, settings.process.privileged),
         _profiles(settings),
@@ -189,7 +188,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     tokens = Tokens(Path(settings.tokens.file))
     policy = Policy(settings.permission.rules, settings.permission.groups, group_names)
     certificates = [_certificates(listen) for listen in settings.listen]
-    await node.open()
+    await nodes.open()
     healthy = Health(SERVICE, INSPECTION)
     doors: list[Door] = []
     try:
@@ -219,7 +218,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
         keep = Retention(settings.retention.dead, settings.retention.age)
         watchdog = asyncio.create_task(_feed_watchdog())
         tasks = (
-            asyncio.create_task(retain(node, manager, keep)),
+            *(asyncio.create_task(retain(node, manager, keep)) for node in nodes),
             asyncio.create_task(watch(manager, healthy)),
             asyncio.create_task(renew(doors, reload)),
         )
@@ -237,7 +236,7 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     finally:
         for door in doors:
             await asyncio.gather(*(server.stop(None) for server in door.servers))
-        await node.close()
+        await nodes.close()
 
 
 async def _open(doors: Sequence[Door], listeners: Sequence[config.Listen]) -> None:
@@ -265,6 +264,48 @@ async def _open(doors: Sequence[Door], listeners: Sequence[config.Listen]) -> No
         )
     if len(errors) == len(doors):
         raise errors[0]
+
+
+def _sites(settings: config.Config, made: Settings, *, own: bool) -> list[Site]:
+    """The other nodes of the configuration.
+
+    Args:
+        settings: the configuration.
+        made: how units are made.
+        own: whether an account's own druncd reaches them.
+    """
+    if not settings.node:
+        return []
+    # What is for ssh takes memory, and most druncds do not need it.
+    from druncd.systemd.remote import Remote  # noqa: PLC0415
+    from druncd.systemd.ssh import Destination  # noqa: PLC0415
+
+    key: Path | None = places.SSH_KEY
+    known_hosts = places.KNOWN_HOSTS
+    account = "root"
+    if own:
+        account = getpass.getuser()
+        key = None
+        known_hosts = (Path("~/.ssh/known_hosts").expanduser(), known_hosts[1])
+
+    def destination(user: str, name: str, port: int, node: config.NodeTable) -> Destination:
+        return Destination(
+            name,
+            port,
+            user or account,
+            Path(node.key) if node.key else key,
+            (Path(node.known_hosts),) if node.known_hosts else known_hosts,
+        )
+
+    found = []
+    for node in settings.node:
+        to = destination(*node.destination, node)
+        if node.jump:
+            to = dataclasses.replace(to, jump=destination(*config.where(node.jump), node))
+        socket = places.bus_socket(node.name, own=own)
+        way = Remote(to, node.sessions, socket, user=node.systemd == "user")
+        found.append(Site(Node(node.name, made, way), (*node.aliases, to.host)))
+    return found
 
 
 def _profiles(settings: config.Config) -> Profiles:

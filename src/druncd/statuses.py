@@ -28,6 +28,7 @@ _CODES: tuple[tuple[type[DruncdError], grpc.StatusCode], ...] = (
     # Before the class that it is a kind of.
     (errors.NotAuthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (errors.NotAuthorised, grpc.StatusCode.PERMISSION_DENIED),
+    (errors.NodeAway, grpc.StatusCode.UNAVAILABLE),
     (errors.Unavailable, grpc.StatusCode.UNAVAILABLE),
     (errors.SystemdError, grpc.StatusCode.INTERNAL),
 )

@@ -12,8 +12,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from druncd import messages
-from druncd.errors import BadRequest, DruncdError, NotAuthorised
-from druncd.process import Process
+from druncd.errors import BadRequest, DruncdError, NodeAway, NotAuthorised
+from druncd.process import NodeState, Process
 from druncd.query import Rule
 from druncd.rpc import failures
 from druncschema.generic_pb2 import PlainText
@@ -22,6 +22,7 @@ from druncschema.request_response_pb2 import (
     DRUNC_EXCEPTION_THROWN,
     EXECUTED_SUCCESSFULLY,
     NOT_EXECUTED_BAD_REQUEST_FORMAT,
+    NOT_EXECUTED_NODE_IN_ERROR,
     NOT_EXECUTED_NOT_AUTHORISED,
     UNHANDLED_EXCEPTION_THROWN,
     CommandDescription,
@@ -54,6 +55,19 @@ class Replies:
         data.Pack(payload)
         return Response(name=self.name, token=self.token, data=data, flag=flag, children=children)
 
+    def nodes(self, nodes: Sequence[NodeState]) -> bytes:
+        """The children of an answer, serialised, that say which nodes can be reached.
+
+        What is listed of a node that can't be reached is as it was last known.
+        """
+        children = []
+        for node in nodes:
+            data = AnyMessage()
+            data.Pack(PlainText(text=node.trouble))
+            flag = NOT_EXECUTED_NODE_IN_ERROR if node.trouble else EXECUTED_SUCCESSFULLY
+            children.append(Response(name=node.name, data=data, flag=flag))
+        return Response(children=children).SerializeToString()
+
     def joined(self, rest: bytes) -> bytes:
         """An answer, serialised, of which all but what is this request's own is there already."""
         own = Response(name=self.name, token=self.token, flag=EXECUTED_SUCCESSFULLY)
@@ -84,8 +98,10 @@ class Contract(ABC):
     def killed(self, replies: Replies, processes: Sequence[Process]) -> bytes:
         """The answer to a kill."""
 
-    def several(self, replies: Replies, processes: Sequence[Process]) -> bytes:
-        """The answer to ps, flush and terminate: the list."""
+    def several(
+        self, replies: Replies, processes: Sequence[Process], nodes: Sequence[NodeState] = ()
+    ) -> bytes:
+        """The answer to ps, flush and terminate: the list, and a child for each node."""
         listed = tuple(processes)
         # Mostly nothing has changed, and comparing the same objects takes microseconds.
         if self._last is None or self._last[0] != listed:
@@ -97,7 +113,7 @@ class Contract(ABC):
         made = self._last[1]
         if len(made) > messages.KEPT_BYTES:
             self._last = None
-        return replies.joined(made)
+        return replies.joined(made + replies.nodes(nodes))
 
     @abstractmethod
     def error(self, replies: Replies, error: Exception) -> bytes:
@@ -200,6 +216,8 @@ class Drunc(Contract):
             flag = NOT_EXECUTED_BAD_REQUEST_FORMAT
         elif isinstance(error, NotAuthorised):
             flag = NOT_EXECUTED_NOT_AUTHORISED
+        elif isinstance(error, NodeAway):
+            flag = NOT_EXECUTED_NODE_IN_ERROR
         elif isinstance(error, DruncdError):
             flag = DRUNC_EXCEPTION_THROWN
         else:

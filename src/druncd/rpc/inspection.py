@@ -22,15 +22,17 @@ from druncd_inspection.inspection_pb2 import (
     InspectReply,
     InspectRequest,
     LogsRequest,
+    NodesReply,
+    NodesRequest,
 )
 
 SERVICE = DESCRIPTOR.services_by_name["Inspection"].full_name
 
-R = TypeVar("R", AboutRequest, InspectRequest, LogsRequest)
+R = TypeVar("R", AboutRequest, InspectRequest, LogsRequest, NodesRequest)
 
 
 class Inspection:
-    """Answers About, Inspect and Logs."""
+    """Answers About, Inspect, Nodes and Logs."""
 
     def __init__(self, manager: Manager, name: str, reception: Reception) -> None:
         self._manager = manager
@@ -43,6 +45,7 @@ class Inspection:
         return {
             "About": grpc.unary_unary_rpc_method_handler(self._about),
             "Inspect": grpc.unary_unary_rpc_method_handler(self._inspect),
+            "Nodes": grpc.unary_unary_rpc_method_handler(self._nodes),
             "Logs": grpc.unary_stream_rpc_method_handler(self._logs),
         }
 
@@ -70,8 +73,15 @@ class Inspection:
         async with self._admitted("inspect", data, InspectRequest, context) as (request, call):
             query = messages.read_selection(request.selection)
             call.target = str(query)
-            found = await self._manager.inspect(query, call.rights, usage=request.usage)
-            return InspectReply(processes=map(messages.inspected, found)).SerializeToString()
+            found, nodes = await self._manager.inspect(query, call.rights, usage=request.usage)
+            return InspectReply(
+                processes=map(messages.inspected, found), nodes=map(messages.node, nodes)
+            ).SerializeToString()
+
+    async def _nodes(self, data: bytes, context: Context) -> bytes:
+        async with self._admitted("nodes", data, NodesRequest, context):
+            nodes = await self._manager.measured()
+            return NodesReply(nodes=map(messages.node, nodes)).SerializeToString()
 
     async def _logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
         async with self._admitted("logs", data, LogsRequest, context, stream=True) as admission:

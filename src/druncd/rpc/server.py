@@ -174,8 +174,8 @@ class _Servicer:
 
     async def _terminate(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call) if request.HasField("data") else Query()
-        found = call.note(await self._manager.terminate(query, call.rights, call.chose))
-        return self._contract.several(replies, found)
+        outcome = await self._manager.terminate(query, call.rights, call.chose)
+        return self._contract.several(replies, call.note(outcome), outcome.nodes)
 
     async def _restart(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
@@ -190,12 +190,13 @@ class _Servicer:
 
     async def _flush(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
-        found = call.note(await self._manager.flush(query, call.rights, call.chose))
-        return self._contract.several(replies, found)
+        outcome = await self._manager.flush(query, call.rights, call.chose)
+        return self._contract.several(replies, call.note(outcome), outcome.nodes)
 
     async def _ps(self, request: Request, replies: Replies, call: Call) -> bytes:
         query = self._query(request, call)
-        return self._contract.several(replies, await self._manager.ps(query, call.rights))
+        outcome = await self._manager.ps(query, call.rights)
+        return self._contract.several(replies, outcome.processes, outcome.nodes)
 
     async def _logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
         call = self._reception.call("logs", context)

@@ -260,7 +260,7 @@ class Bus:
         route = await self._route()
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                auth = AuthAnonymous() if route.anonymous else None
+                auth = _Anonymous() if route.anonymous else None
                 bus = await MessageBus(bus_address=route.address, auth=auth).connect()
         except Exception as error:
             raise NoBusError(
@@ -360,6 +360,13 @@ class Bus:
         # Its subscriptions went with it; the keeper makes all of it anew.
         log.info("systemd %s the bus", "came to" if owner else "left")
         self._lose()
+
+
+class _Anonymous(AuthAnonymous):
+    """Tells a name at once; sd-bus asks for one if there is none, which the library can't take."""
+
+    def _authentication_start(self, negotiate_unix_fd: bool = False) -> str:
+        return f"{super()._authentication_start(negotiate_unix_fd)} {b'druncd'.hex()}"
 
 
 class Line:

@@ -46,6 +46,9 @@ class Local(Way):
         """Where the D-Bus is."""
         return Route(self._scope.bus)
 
+    async def check(self) -> None:
+        """Nothing is between us."""
+
     def close(self) -> None:
         """Close nothing."""
 

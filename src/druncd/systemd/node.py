@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import time
 from collections import Counter
 from collections.abc import (
     AsyncGenerator,
@@ -26,7 +27,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from druncd.account import Account
 from druncd.errors import (
@@ -38,7 +39,15 @@ from druncd.errors import (
     Unavailable,
 )
 from druncd.look import Surroundings
-from druncd.process import Description, Life, Process, Status, Usage, signal_name
+from druncd.process import (
+    Description,
+    Life,
+    NodeState,
+    Process,
+    Status,
+    Usage,
+    signal_name,
+)
 from druncd.systemd import cgroup, dropin, failure, logs, residue, units
 from druncd.systemd.bus import (
     MANAGER,
@@ -60,7 +69,12 @@ from druncd.tally import Tally
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 REREAD_PAUSE = 0.05
+# How often it is looked whether another node answers, and how long it may take to.
+BEAT_SECONDS = 1.0
+SILENT_SECONDS = 3.0
 READ_AT_ONCE = 4
 # In the place of a job's path: that it may be over.
 CHECK = ""
@@ -203,6 +217,9 @@ class Node:
         self._journal = way.journal
         # How far its CLOCK_MONOTONIC is ahead of ours, in microseconds.
         self._clock = 0
+        self._away = asyncio.Event()
+        if not way.short:
+            self._away.set()
         # Its systemd's version, once it is known.
         self.version = ""
         # What processes have that are not sent it, as of the last connection.
@@ -227,6 +244,8 @@ class Node:
         self._in_slice: Counter[str] = Counter()
         # Those of which the kernel has to be asked, see `_Unit.certain`.
         self._uncertain: dict[str, _Unit] = {}
+        # Whether nothing is to be followed any more.
+        self.following_ended = False
         # What runs, also what is not shown to clients yet.
         self.alive = Tally()
         # What `processes` has answered, as long as nothing has changed since.
@@ -272,6 +291,87 @@ class Node:
             self._journal.check_readable()
         except Unavailable as error:
             log.warning("%s", error)
+
+    def begin(self) -> None:
+        """Begin to connect to systemd, and go on until that is done."""
+        self._bus.start()
+        self._background(self._watch())
+
+    @property
+    def away(self) -> bool:
+        """Whether there is no way to it at the moment, as there always is to our own."""
+        return self._away.is_set()
+
+    @property
+    def trouble(self) -> str:
+        """Why it can't be reached; empty if it can."""
+        if not self.away:
+            return ""
+        return self._bus.trouble or f"it has not answered for {SILENT_SECONDS:g} s"
+
+    async def wait_reachable(self) -> None:
+        """Wait until there is a way to it."""
+        await self._bus.wait_ready(None)
+
+    async def while_reachable(self, work: Awaitable[R]) -> R:
+        """Wait for something to be done with it, as long as there is a way to it.
+
+        Raises:
+            Unavailable: there is none any more; the work is given up.
+        """
+        if self._way.short:
+            return await work
+        working = asyncio.ensure_future(work)
+        gone = asyncio.create_task(self._away.wait())
+        try:
+            await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise Unavailable(self.trouble)
+        finally:
+            gone.cancel()
+            working.cancel()
+
+    def state(self) -> NodeState:
+        """What is known of it."""
+        return NodeState(
+            self.hostname,
+            local=self._way.short,
+            trouble=self.trouble,
+            version=self.version,
+            running=len(self.alive),
+            processes=len(self._visible()),
+        )
+
+    async def measured(self) -> NodeState:
+        """What is known of it, and how long its systemd takes to answer."""
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                await self.while_reachable(self._ping())
+        except Unavailable as error:
+            return dataclasses.replace(self.state(), trouble=str(error))
+        except TimeoutError:
+            trouble = f"its systemd has not answered for {SILENT_SECONDS:g} s"
+            return dataclasses.replace(self.state(), trouble=trouble)
+        return dataclasses.replace(self.state(), latency=time.monotonic() - begin)
+
+    async def _watch(self) -> None:
+        """See whether the way still leads there; what hangs is away."""
+        while True:
+            await self._bus.wait_ready(None)
+            await asyncio.sleep(BEAT_SECONDS)
+            beat = asyncio.create_task(self._way.check())
+            await asyncio.wait((beat,), timeout=SILENT_SECONDS)
+            if not beat.done():
+                log.warning("%s has not answered for %g s", self.hostname, SILENT_SECONDS)
+                self._away.set()
+                await asyncio.wait((beat,))
+                if beat.exception() is None and self._bus.ready:
+                    log.info("%s answers again", self.hostname)
+                    self._away.clear()
+            elif error := beat.exception():
+                log.info("%s: %s", self.hostname, error)
 
     async def close(self) -> None:
         """Disconnect; no process notices."""
@@ -370,6 +470,15 @@ class Node:
         """Wait until a process dies, or has died since this was last waited for."""
         await self._died.wait()
         self._died.clear()
+
+    async def account(self, name: str) -> Account:
+        """An account of the node, as it was a few seconds ago at most.
+
+        Raises:
+            CouldNotStart: there is none.
+            Unavailable: whoever knows did not answer in time.
+        """
+        return await self._way.account(name)
 
     async def find_program(self, description: Description, account: Account | None) -> str | None:
         """The program of a process's only step, or None where a shell has to run the steps.
@@ -647,6 +756,7 @@ class Node:
 
     def end_following(self) -> None:
         """End all `tail` that follow, for good."""
+        self.following_ended = True
         self._journal.end_following()
 
     def _unit(self, uuid: str) -> _Unit:
@@ -912,6 +1022,9 @@ class Node:
         if before is not None:
             await asyncio.wait((before,))
         self._fence, self._next_fence = self._next_fence, None
+        await self._ping()
+
+    async def _ping(self) -> None:
         await self._bus.call("Ping", interface="org.freedesktop.DBus.Peer", destination=SYSTEMD)
 
     async def _free(self) -> str:
@@ -1017,6 +1130,8 @@ class Node:
     def _lost(self) -> None:
         self._doubt()
         self._reloading = False
+        if not self._way.short:
+            self._away.set()
         if self._jobs:
             self._background(self._give_up_jobs())
 
@@ -1071,6 +1186,7 @@ class Node:
         await residue.sweep(self._files, self._scope.runtime, listed | self._units.keys())
         if not self._settled:
             self._read_again_soon()
+        self._away.clear()
 
     async def _read_manager(self) -> None:
         """Read what systemd has for all units."""

@@ -76,6 +76,10 @@ class Remote(Way):
         await self._ssh.listen(str(self._socket), bridge)
         return Route(f"unix:path={self._socket}", anonymous=True)
 
+    async def check(self) -> None:
+        """Ask for what is always there."""
+        await self._ssh.check()
+
     def close(self) -> None:
         """Close the connection."""
         self._ssh.close()

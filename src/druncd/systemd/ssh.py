@@ -291,6 +291,19 @@ class Ssh:
         except asyncssh.Error as error:
             raise _lost(self.destination, error) from error
 
+    async def check(self) -> None:
+        """Return when there is an answer, however long that takes.
+
+        Raises:
+            Unavailable: the connection is lost.
+        """
+        if self._sftp is None:
+            raise _lost(self.destination, None)
+        try:
+            await self._sftp.realpath("/")
+        except asyncssh.Error as error:
+            raise _lost(self.destination, error) from error
+
     def _open(self) -> asyncssh.SSHClientConnection:
         if self._connection is None:
             raise _lost(self.destination, None)
@@ -310,6 +323,9 @@ async def _connect(
         known_hosts=_known_hosts(destination.known_hosts),
         tunnel=tunnel,
         config=None,
+        # They would be looked for at home, where druncd can't look.
+        x509_trusted_certs=None,
+        x509_trusted_cert_paths=None,
         preferred_auth="publickey",
         encryption_algs=CIPHERS,
         compression_algs=None,

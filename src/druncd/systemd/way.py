@@ -59,6 +59,14 @@ class Way(ABC):
         """
 
     @abstractmethod
+    async def check(self) -> None:
+        """Return when there is an answer from the other end.
+
+        Raises:
+            Unavailable: there is no connection.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close what is open, for good."""
 
