@@ -30,6 +30,7 @@ COMMANDS = {
     "restart": ("changes", "Run the commands of processes anew."),
     "flush": ("changes", "Forget dead processes."),
     "terminate": ("changes", "End every process there is."),
+    "nodes": ("nodes", "List the nodes that processes run on."),
     "describe": ("describe", "Show what answers, and what it can do."),
     "token": ("token", "Make, list and revoke the tokens of this node's druncd."),
     "completion": ("completion", "Print the completion of a shell."),

@@ -49,7 +49,10 @@ def ps(
 
 async def _once(given: Globals, selectors: Selectors, *, long: bool, as_json: bool) -> None:
     async with given.client() as client:
-        found = await selectors.find(client)
+        survey = await selectors.survey(client)
+    found = survey.processes
+    for node in selectors.troubled(survey):
+        click.echo(f"druncctl: {words.away(node)}", err=True)
     if as_json:
         click.echo(json.dumps([described(each) for each in found], indent=2))
         return
@@ -94,12 +97,15 @@ async def _show(given: Globals, selectors: Selectors, *, long: bool) -> None:
             while True:
                 head = Text(f"{words.when(_now())}  Ctrl-C ends", style="dim")
                 try:
-                    found = await selectors.find(client)
+                    survey = await selectors.survey(client)
                 except DruncdError as error:
                     text = Text(given.explained(error), style="red")
                     live.update(Group(head, text), refresh=True)
                 else:
+                    found = survey.processes
                     head.append(f"  {words.count(len(found))}")
+                    for node in selectors.troubled(survey):
+                        head.append(f"\n{words.away(node)}", style="magenta")
                     body = table.of_processes(found, console, long=long)
                     live.update(Group(head, body), refresh=True)
                 await asyncio.sleep(INTERVAL_SECONDS)
@@ -128,6 +134,7 @@ def described(each: Inspected) -> dict[str, Any]:
         "user": known.user,
         "host": known.hostname,
         "tree_id": known.tree_id,
+        "away": each.away or None,
         "running": process.status.running,
         "return_code": None if process.status.running else process.status.return_code,
         "end": life.end.name.lower(),

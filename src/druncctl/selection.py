@@ -14,7 +14,8 @@ from click.core import ParameterSource
 
 from druncctl import completion, words
 from druncctl.main import end_line
-from druncd.client import ALL, Client, Inspected, NotFound, Query
+from druncd.client import ALL, Client, Inspected, NodeState, NotFound, Query, Survey
+from druncd.query import same_host
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,14 +77,27 @@ class Selectors:
         return Query(uuids=tuple(each.process.uuid for each in found))
 
     async def find(self, client: Client, *, usage: bool = False) -> list[Inspected]:
-        """The processes, which may be none.
+        """The processes, which may be none; see `survey`."""
+        return (await self.survey(client, usage=usage)).processes
+
+    def troubled(self, survey: Survey) -> list[NodeState]:
+        """The nodes that can't be reached, and on which there may be what is meant."""
+        return [
+            node
+            for node in survey.nodes
+            if node.trouble and (not self.host or same_host(self.host, node.name))
+        ]
+
+    async def survey(self, client: Client, *, usage: bool = False) -> Survey:
+        """The processes, which may be none, and the nodes, where there are several.
 
         A target that is no process's name may be the beginning of a uuid.
 
         Raises:
             NotFound: a target, or everything together, is nothing.
         """
-        found = await client.inspect(self.query(), usage=usage)
+        survey = await client.survey(self.query(), usage=usage)
+        found = survey.processes
         names = {each.process.description.name for each in found}
         missing = [target for target in self.targets if not _among(target, names)]
         if prefixes := tuple(target for target in missing if _UUID.fullmatch(target)):
@@ -108,7 +122,7 @@ class Selectors:
                     f"no process has a uuid that begins with {prefix!r}{self._within()}:"
                     " see druncctl ps --long"
                 )
-        return found
+        return survey
 
     async def some(self, client: Client, *, usage: bool = False) -> list[Inspected]:
         """The processes, of which there is at least one.

@@ -97,6 +97,8 @@ def _values(each: Inspected) -> Iterator[tuple[str, Text]]:
         yield "Tree ID", text(known.tree_id)
     hosts = ", ".join(known.restriction.hosts)
     yield "Host", text(known.hostname + (f" (may run on {hosts})" if hosts else ""))
+    if each.away:
+        yield "", text(f"which can't be reached: {each.away}", "magenta")
     yield "Unit", text(f"{life.unit} ({life.active}/{life.sub})")
     if life.pid:
         yield "Main PID", text(str(life.pid))
@@ -117,6 +119,8 @@ def _values(each: Inspected) -> Iterator[tuple[str, Text]]:
 
 def _state(each: Inspected) -> Text:
     life = each.life
+    if each.away:
+        return Text(f"{words.status(each)} when it was last known", style=words.colour(each))
     if each.process.status.running:
         state = Text("running", style=words.colour(each))
         if life.started:

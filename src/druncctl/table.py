@@ -15,7 +15,7 @@ SHORT_UUID = 8
 LEAST_NAME = 12
 
 _COLUMNS: dict[str, Callable[[Inspected], str]] = {
-    "STATUS": lambda each: "running" if each.process.status.running else "dead",
+    "STATUS": words.status,
     "CODE": words.code,
     "SINCE": words.since,
     "SESSION": lambda each: each.process.description.session or "",

@@ -5,7 +5,7 @@ import shlex
 import signal
 import time
 
-from druncd.process import Description, End, Inspected, Life, signal_name
+from druncd.process import Description, End, Inspected, Life, NodeState, signal_name
 
 # Colours that a program prints are welcome; what else it tells a terminal is not, nor what
 # makes text run backwards.
@@ -20,6 +20,18 @@ ASKED = frozenset(
 )
 
 
+def status(each: Inspected) -> str:
+    """Whether a process runs, or did when its node could still be reached."""
+    state = "running" if each.process.status.running else "dead"
+    return f"was {state}" if each.away else state
+
+
+def away(node: NodeState) -> str:
+    """That a node can't be reached, and why."""
+    old = "; what is shown of it is as it was last known" if node.processes else ""
+    return printable(f"{node.name} can't be reached: {node.trouble}{old}")
+
+
 def code(each: Inspected) -> str:
     """The return code of a dead process, with the signal's name if one ended it."""
     if each.process.status.running:
@@ -32,7 +44,12 @@ def code(each: Inspected) -> str:
 
 
 def colour(each: Inspected) -> str:
-    """The colour of a state: green runs, dim ended well, yellow was ended, red failed."""
+    """The colour of a state: green runs, dim ended well, yellow was ended, red failed.
+
+    What is not known for certain is magenta.
+    """
+    if each.away:
+        return "magenta"
     if each.process.status.running:
         return "green"
     if each.process.status.return_code == 0:

@@ -44,6 +44,7 @@ from druncd.process import (
     Outcome,
     Process,
     Status,
+    Survey,
 )
 from druncd.profiles import Profiles
 from druncd.query import Query, select
@@ -228,21 +229,26 @@ class Manager:
         nodes = tuple(self._nodes.states()) if self._nodes.several else ()
         return Outcome(processes, left_out, nodes)
 
-    async def inspect(
-        self, query: Query, rights: Rights, *, usage: bool
-    ) -> tuple[list[Inspected], tuple[NodeState, ...]]:
-        """All that is known of the processes that match, and, if asked for, what they use.
-
-        And of all nodes, where there are several.
-        """
+    async def survey(self, query: Query, rights: Rights, *, usage: bool) -> Survey:
+        """All that is known of the processes that match, and, if asked for, what they use."""
         lives = await self._nodes.lives()
         found = await select(query, _seen((process for process, _ in lives), rights))
         used = await self._nodes.usage(found) if usage else {}
         by_uuid = {process.uuid: life for process, life in lives}
-        inspected = [
-            Inspected(process, by_uuid[process.uuid], used.get(process.uuid)) for process in found
-        ]
-        return inspected, self._outcome([]).nodes
+        nodes = self._outcome([]).nodes
+        troubles = {node.name: node.trouble for node in nodes}
+        return Survey(
+            [
+                Inspected(
+                    process,
+                    by_uuid[process.uuid],
+                    used.get(process.uuid),
+                    troubles.get(process.description.hostname, ""),
+                )
+                for process in found
+            ],
+            nodes,
+        )
 
     async def kill(
         self, query: Query, rights: Rights, chose: Chose = _forget, *, or_none: bool = False
@@ -275,6 +281,7 @@ class Manager:
         Raises:
             NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
+            NodeAway: some could not be reached, or all of a node; the text lists them.
         """
         seen = _seen(await self._all(), rights)
         if query.empty:
@@ -282,7 +289,13 @@ class Manager:
             others = [process for process in seen if process.status.running and process not in mine]
             left_out = _left_out(rights.refusal(Action.DELETE, others), others)
             chose(mine)
-            return self._outcome(await self._kill(mine), left_out)
+            outcome = self._outcome(await self._kill(mine), left_out)
+            if away := [node for node in outcome.nodes if node.trouble]:
+                # Of some it may not even be known what runs there.
+                texts = [f"{node.name!r} could not be reached: {node.trouble}" for node in away]
+                dead = f"; {len(outcome.processes)} processes of other nodes are dead"
+                raise NodeAway(listed(texts) + dead)
+            return outcome
         found, left_out = _permitted(await select(query, seen), rights, Action.DELETE)
         chose(found)
         return self._outcome(await self._kill(found), left_out)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +20,7 @@ from druncd.process import (
     Restriction,
     Status,
     Step,
+    Survey,
     Usage,
 )
 from druncd.query import ALL, Query, Rule
@@ -296,8 +297,25 @@ def read_node(message: own.Node) -> NodeState:
     )
 
 
-def read_inspected(message: own.Inspected) -> Inspected:
-    """All that is known of a process, from druncd's own service."""
+def inspect_reply(known: Survey) -> own.InspectReply:
+    """A survey, as druncd's own service answers."""
+    return own.InspectReply(processes=map(inspected, known.processes), nodes=map(node, known.nodes))
+
+
+def read_survey(message: own.InspectReply) -> Survey:
+    """A survey, from druncd's own service."""
+    nodes = tuple(map(read_node, message.nodes))
+    troubles = {node.name: node.trouble for node in nodes}
+    return Survey([read_inspected(each, troubles) for each in message.processes], nodes)
+
+
+def read_inspected(message: own.Inspected, troubles: Mapping[str, str]) -> Inspected:
+    """All that is known of a process, from druncd's own service.
+
+    Args:
+        message: the process.
+        troubles: why nodes can't be reached, by name.
+    """
     usage = None
     if message.HasField("usage"):
         usage = Usage(**{field.name: value for field, value in message.usage.ListFields()})
@@ -319,6 +337,7 @@ def read_inspected(message: own.Inspected) -> Inspected:
             invocation=message.invocation,
         ),
         usage,
+        troubles.get(known.hostname, ""),
     )
 
 

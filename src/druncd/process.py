@@ -177,12 +177,23 @@ class Usage:
 class Inspected:
     """All that is known of a process at one moment.
 
-    ``usage`` is None where it was not asked for, or nothing is left to use anything.
+    ``usage`` is None where it was not asked for, or nothing is left to use anything. ``away``
+    says why the node can't be reached, and is empty if it can; all else is as it was last
+    known, then.
     """
 
     process: Process
     life: Life
     usage: Usage | None = None
+    away: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that is known of some processes, and of the nodes, where there are several."""
+
+    processes: list[Inspected]
+    nodes: tuple[NodeState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

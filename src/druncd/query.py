@@ -100,7 +100,7 @@ async def select(query: Query, processes: Sequence[Process]) -> list[Process]:
         by_name_or_uuid = process.uuid in uuids or description.name in names
         of_user = description.user == query.user
         of_session = description.session == query.session
-        if query.host and not _same_host(query.host, description.hostname):
+        if query.host and not same_host(query.host, description.hostname):
             return False
         if query.rule is Rule.UNITE:
             return (
@@ -140,7 +140,7 @@ def _completed(prefixes: Sequence[str], processes: Sequence[Process]) -> Iterato
         yield from (uuid for uuid, _ in known[first:last])
 
 
-def _same_host(one: str, other: str) -> bool:
+def same_host(one: str, other: str) -> bool:
     """Whether two names are of one host: a short name stands for the long one."""
     one, other = (name.strip().rstrip(".").lower() for name in (one, other))
     if "." in one and "." in other:

@@ -18,12 +18,21 @@ from druncd.errors import (
     Ambiguous,
     BadRequest,
     DruncdError,
+    NodeAway,
     NotAuthorised,
     NotFound,
     Unavailable,
     listed,
 )
-from druncd.process import Description, Inspected, LogLine, Process, Status
+from druncd.process import (
+    Description,
+    Inspected,
+    LogLine,
+    NodeState,
+    Process,
+    Status,
+    Survey,
+)
 from druncd.query import ALL, Query, select
 from druncd_inspection.inspection_pb2 import (
     AboutReply,
@@ -32,6 +41,8 @@ from druncd_inspection.inspection_pb2 import (
     InspectRequest,
     LogsReply,
     LogsRequest,
+    NodesReply,
+    NodesRequest,
 )
 from druncd_inspection.inspection_pb2_grpc import InspectionStub
 from druncschema import request_response_pb2 as wire
@@ -63,6 +74,7 @@ RETRY_SECONDS = 0.2
 _BY_FLAG: dict[int, type[DruncdError]] = {
     wire.NOT_EXECUTED_BAD_REQUEST_FORMAT: BadRequest,
     wire.NOT_EXECUTED_NOT_AUTHORISED: NotAuthorised,
+    wire.NOT_EXECUTED_NODE_IN_ERROR: NodeAway,
 }
 
 
@@ -306,14 +318,23 @@ class Client:
             BadRequest: a name is no regular expression.
             Ambiguous: several uuids begin as one prefix.
         """
+        return (await self.survey(query, usage=usage)).processes
+
+    async def survey(self, query: Query = ALL, *, usage: bool = False) -> Survey:
+        """The same, and what is known of the nodes, where there are several."""
         if query.empty:
-            return []
+            return Survey([])
         with _refusing():
             asked = InspectRequest(
                 token=self._token, selection=messages.selection(query), usage=usage
             )
         reply: InspectReply = await self._ask("Inspect", asked)
-        return [messages.read_inspected(found) for found in reply.processes]
+        return messages.read_survey(reply)
+
+    async def nodes(self) -> list[NodeState]:
+        """The nodes that processes run on, the one of druncd first."""
+        reply: NodesReply = await self._ask("Nodes", NodesRequest(token=self._token))
+        return [messages.read_node(node) for node in reply.nodes]
 
     async def tail(
         self, query: Query, lines: int = 100, *, follow: bool = False, pattern: str = ""

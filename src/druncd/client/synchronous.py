@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from druncd.client.asynchronous import CALL_SECONDS, About, Client, Offer
-from druncd.process import Description, Inspected, LogLine, Process
+from druncd.process import Description, Inspected, LogLine, NodeState, Process, Survey
 from druncd.query import ALL, Query
 
 T = TypeVar("T")
@@ -122,6 +122,14 @@ class SyncClient:
     def inspect(self, query: Query = ALL, *, usage: bool = False) -> list[Inspected]:
         """All that druncd knows of processes; see `Client.inspect`."""
         return self._run(self._client.inspect(query, usage=usage))
+
+    def survey(self, query: Query = ALL, *, usage: bool = False) -> Survey:
+        """The same, and what is known of the nodes, where there are several."""
+        return self._run(self._client.survey(query, usage=usage))
+
+    def nodes(self) -> list[NodeState]:
+        """The nodes that processes run on, the one of druncd first."""
+        return self._run(self._client.nodes())
 
     def about(self) -> About:
         """Which druncd answers."""

@@ -19,7 +19,6 @@ from druncd_inspection.inspection_pb2 import (
     DESCRIPTOR,
     AboutReply,
     AboutRequest,
-    InspectReply,
     InspectRequest,
     LogsRequest,
     NodesReply,
@@ -73,10 +72,8 @@ class Inspection:
         async with self._admitted("inspect", data, InspectRequest, context) as (request, call):
             query = messages.read_selection(request.selection)
             call.target = str(query)
-            found, nodes = await self._manager.inspect(query, call.rights, usage=request.usage)
-            return InspectReply(
-                processes=map(messages.inspected, found), nodes=map(messages.node, nodes)
-            ).SerializeToString()
+            found = await self._manager.survey(query, call.rights, usage=request.usage)
+            return messages.inspect_reply(found).SerializeToString()
 
     async def _nodes(self, data: bytes, context: Context) -> bytes:
         async with self._admitted("nodes", data, NodesRequest, context):

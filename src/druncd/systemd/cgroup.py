@@ -35,12 +35,12 @@ def path(root: Path, slice_name: str, unit: str | None = None) -> Path:
 async def frozen(files: Files, group: Path) -> list[str]:
     """The units that hold a group frozen, by name: itself and those around it, outermost first."""
     # Without a Path for each level: every boot and every kill asks for it.
-    level, found = os.fspath(MOUNT), []
+    level, files_of = os.fspath(MOUNT), {}
     for name in os.fspath(group)[len(level) + 1 :].split("/"):
         level = f"{level}/{name}"
-        if await files.read(f"{level}/cgroup.freeze") == "1":
-            found.append(name)
-    return found
+        files_of[name] = f"{level}/cgroup.freeze"
+    states = await files.read_again(files_of.values())
+    return [name for name, state in zip(files_of, states, strict=True) if state == "1"]
 
 
 async def populated(files: Files, group: Path) -> bool:

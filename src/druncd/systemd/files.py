@@ -24,6 +24,10 @@ class Files(ABC):
         """
 
     @abstractmethod
+    async def read_again(self, paths: Iterable[str]) -> list[str]:
+        """The texts of files that are read over and over, as `read` has them."""
+
+    @abstractmethod
     async def names(self, directory: str) -> list[str]:
         """What is in a directory, nothing where it is gone."""
 
@@ -87,6 +91,10 @@ class OwnFiles(Files):
             if error.errno == errno.ENODEV:
                 return ""
             raise
+
+    async def read_again(self, paths: Iterable[str]) -> list[str]:
+        """The texts of files."""
+        return [await self.read(path) for path in paths]
 
     async def names(self, directory: str) -> list[str]:
         """What is in a directory."""

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ CIPHERS = (
 READ_BYTES = 1 << 18
 # Files of the kernel are read at once: they say that they are empty.
 FILE_BYTES = 1 << 20
+# How many files stay open; sessions have a slice each.
+KEPT_FILES = 32
 # Of what a command says of its failure.
 SAID_BYTES = 500
 
@@ -513,6 +516,9 @@ class FarFiles(Files):
 
     def __init__(self, ssh: Ssh) -> None:
         self._ssh = ssh
+        self._sftp: asyncssh.SFTPClient | None = None
+        # Those that were read last are at the end.
+        self._kept: OrderedDict[str, asyncssh.SFTPClientFile] = OrderedDict()
 
     async def read(self, path: str) -> str:
         """A file's text without blanks around it."""
@@ -521,6 +527,34 @@ class FarFiles(Files):
             async with sftp.open(path, "rb", block_size=0) as opened:
                 data = await opened.read(FILE_BYTES)
                 return _bytes(data).decode(errors="replace").strip()
+
+        return await self._gently(work, "")
+
+    async def read_again(self, paths: Iterable[str]) -> list[str]:
+        """The texts of files, of which some stay open: one question for each, all at once."""
+        return await asyncio.gather(*map(self._read_kept, paths))
+
+    async def _read_kept(self, path: str) -> str:
+        async def work(sftp: asyncssh.SFTPClient) -> str:
+            if sftp is not self._sftp:
+                self._sftp, self._kept = sftp, OrderedDict()
+            opened = self._kept.pop(path, None)
+            if opened is None:
+                opened = await sftp.open(path, "rb", block_size=0)
+            try:
+                text = _bytes(await opened.read(FILE_BYTES, 0)).decode(errors="replace").strip()
+            except asyncssh.SFTPError:
+                # It was that of a group that is gone; there may be another of that name.
+                await opened.close()
+                return await self.read(path)
+            if path in self._kept:
+                # Somebody else has opened it meanwhile.
+                await opened.close()
+                return text
+            self._kept[path] = opened
+            while len(self._kept) > KEPT_FILES:
+                await self._kept.popitem(last=False)[1].close()
+            return text
 
         return await self._gently(work, "")
 
