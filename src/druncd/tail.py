@@ -117,7 +117,9 @@ class _Followed:
         """The pieces, the last lines first if it does not go on after others."""
         if anew:
             found = await asyncio.gather(*map(self._past, self._asked.uuids))
-            for lines in _in_pieces(_merged(found, self._asked.count)):
+            last = _merged([past for past, _ in found], self._asked.count)
+            since = _merged([new for _, new in found])
+            for lines in _in_pieces([*last, *since]):
                 yield Piece(lines, "", more=True, past=True)
         yield Piece([], self._cursor(), more=True, past=False)
         tasks = [asyncio.create_task(self._pump(node)) for node in self._asked.uuids]
@@ -141,38 +143,38 @@ class _Followed:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _past(self, node: Node) -> Collection[Entry]:
-        """The last lines of a node, after which its position is known."""
+    async def _past(self, node: Node) -> tuple[Collection[Entry], Collection[Entry]]:
+        """The last lines of a node and what has come since, after which its position is known."""
         try:
             if node.away:
-                return ()
+                return (), ()
             end = await node.while_reachable(node.end_of_logs())
             following = Following(self._others, self._wanted, end, "")
             kept: deque[Entry] = deque(maxlen=self._asked.count)
             async with contextlib.aclosing(self._asked.of(node, following)) as pieces:
                 async for piece in pieces:
-                    self._positions[node] = piece.cursor
                     if not piece.past:
-                        break
+                        self._positions[node] = piece.cursor
+                        return kept, piece.lines
                     kept.extend(piece.lines)
-            return kept
         except Unavailable as error:
             log.info("the last lines of %s are missing: %s", node.hostname, error)
-            return ()
+        return (), ()
 
     async def _pump(self, node: Node) -> None:
         """Pass on what a node prints, for ever."""
+        after = self._positions.get(node, "")
         while True:
             try:
                 await node.wait_reachable()
                 # One that could not be reached is followed from now on.
-                after = self._positions.get(node, "")
                 end = "" if after else await node.while_reachable(node.end_of_logs())
                 following = Following(self._others, self._wanted, end, after)
                 asked = dataclasses.replace(self._asked, count=0)
                 async with contextlib.aclosing(asked.of(node, following)) as pieces:
                     async for piece in pieces:
                         await self._pieces.put((node, piece))
+                        after = piece.cursor
             except Unavailable as error:
                 if node.following_ended:
                     return await self._pieces.put((node, error))
@@ -220,10 +222,10 @@ async def _kept(node: Node, pieces: AsyncGenerator[Piece, None], count: int) -> 
     return kept
 
 
-def _merged(found: Sequence[Collection[Entry]], count: int) -> list[Entry]:
-    """The last of all lines, in the order of time."""
+def _merged(found: Sequence[Collection[Entry]], count: int | None = None) -> list[Entry]:
+    """The last of all lines, or all of them, in the order of time."""
     everything = list(heapq.merge(*found, key=lambda entry: entry.time))
-    return everything[max(0, len(everything) - count) :]
+    return everything if count is None else everything[max(0, len(everything) - count) :]
 
 
 def _in_pieces(lines: Sequence[Entry]) -> list[list[Entry]]:

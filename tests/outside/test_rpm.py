@@ -37,6 +37,7 @@ PLACES = (
     "/usr/share/man/man1/druncctl.1",
     "/usr/share/man/man5/druncd.toml.5",
     "/usr/share/man/man8/druncd.8",
+    "/usr/share/polkit-1",
     "/usr/share/zsh/site-functions/_druncctl",
 )
 # Packages that it requires, which are called the same in Debian.

@@ -34,12 +34,12 @@ def test_the_shipped_file_shows_every_setting_with_its_default() -> None:
     settings = [line.removeprefix("# ") for line in text.splitlines() if _is_setting(line)]
     assert config.parse("\n".join(settings)) == config.Config()
     found = tomllib.loads("\n".join(settings))
-    assert found.keys() == config.Config.model_fields.keys() - {"profile"}
+    assert found.keys() == config.Config.model_fields.keys() - {"node", "profile"}
     for name, table in vars(config.Config()).items():
         if isinstance(table, tables.Table):
             assert found[name].keys() == type(table).model_fields.keys()
     # Of those that are lists of tables, some keys are in an example or in a sentence only.
-    for kind in (config.Listen, config.AllowTable, config.Profile):
+    for kind in (config.Listen, config.AllowTable, config.Profile, config.NodeTable):
         for key in kind.model_fields:
             assert re.search(rf"\b{key}( =| is|\.properties)", text), key
 
@@ -52,6 +52,12 @@ def _is_setting(line: str) -> bool:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("[[node]]\nname = 'a b'", ["node[0].name = 'a b'", "letters, digits, dots and dashes"]),
+        ("[[node]]\nname = 'a'\nssh = 'x@'", ["node[0].ssh = 'x@'", "[user@]host:port"]),
+        ("[[node]]\nname = 'a'\njump = 'b:0'", ["node[0].jump = 'b:0'", "[user@]host:port"]),
+        ("[[node]]\nname = 'a'\nkey = 'k'", ["node[0].key = 'k'", "the absolute path"]),
+        ("[[node]]\nname = 'a'\nsessions = 4", ["node[0].sessions = 4", "from 5 to 1000"]),
+        ("[[node]]\nname = 'a'\n[[node]]\nname = 'b'\naliases = ['A']", ["'a' is there twice"]),
         ("nmae = 'x'", ["nmae: no such setting", "did you mean 'name'"]),
         ("name = 3", ["name = 3: must be a text", "in quotes"]),
         ("name = ''", ["name = ''", "1 to 200"]),

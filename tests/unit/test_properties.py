@@ -177,7 +177,7 @@ def test_the_examples_are_correct() -> None:
     examples += [re.sub("^#     ", "", text, flags=re.MULTILINE) for text in shown]
     first, *_ = examples
     assert config.parse(first).profile[0].properties["LimitMEMLOCK"] == "infinity"
-    assert len(examples) == 4
+    assert len(examples) == 5
     for text in examples:
         config.parse(text if text.startswith("[") else f"[process]\n{text}")
 

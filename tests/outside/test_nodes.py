@@ -1,0 +1,436 @@
+"""Processes on several nodes, of which some are cut off, hang, or come back."""
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import cluster
+import pytest
+from cluster import A, B, C, boot, ctl, inside, named, network, ps, until
+
+SLEEP = ("sleep", "1000")
+# Prints a line each tenth of a second, numbered.
+COUNT = ("sh", "-c", "i=0; while sleep 0.1; do i=$((i + 1)); echo line $i; done")
+# Ends by SIGKILL only.
+STUBBORN = ("sh", "-c", "trap '' QUIT; while :; do sleep 1; done")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nodes() -> Iterator[None]:
+    with cluster.nodes():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing() -> Iterator[None]:
+    yield
+    for node in (B, C):
+        network("on", node)
+    until(lambda: cluster.is_reachable(B) and cluster.is_reachable(C), 60)
+    ctl("terminate", "--yes")
+    ctl("flush", "--all", "--yes")
+
+
+def units(node: str) -> str:
+    """The services of processes, as systemctl lists them there."""
+    return inside(node, "systemctl list-units --all --plain --no-legend 'drunc-*.service'")
+
+
+def test_a_session_over_three_nodes() -> None:
+    for number, host in enumerate((A, B, "third", cluster.ADDRESSES[C])):
+        boot(f"p{number}", host, "sh", "-c", f"echo line of {number}; sleep 1000")
+    assert [(each["name"], each["host"]) for each in ps()] == [
+        ("p0", A), ("p1", B), ("p2", C), ("p3", C),
+    ]  # fmt: skip
+    assert {each["name"] for each in ps("--host", C)} == {"p2", "p3"}
+    listed = ctl("nodes").splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [[node, "reachable"] for node in (A, B, C)]
+    assert " 252." in listed[2]
+    assert " 257." in listed[3]
+    logs = ctl("logs", "--session", "s")
+    assert re.findall(r"line of (\d)", logs) == list("0123")
+    assert "line of 1" in ctl("logs", "p1")
+    status = ctl("status", "p2")
+    assert f"Host {C}" in status
+    assert "line of 2" in status
+    pid = named("p1")["pid"]
+    ctl("restart", "p1")
+    assert named("p1")["pid"] != pid
+    ctl("kill", "--session", "s", "--yes")
+    assert {(each["running"], each["return_code"]) for each in ps()} == {(False, 131)}
+    for node in (B, C):
+        assert "failed" in inside(node, "systemctl list-units --plain --no-legend 'drunc-*'")
+    ctl("flush", "--session", "s", "--yes")
+    assert ps() == []
+    for node in (B, C):
+        assert units(node) == ""
+        assert inside(node, "ls /run/systemd/units | grep drunc-", check=False) == ""
+
+
+def test_the_first_host_that_is_known_and_reachable_is_taken() -> None:
+    hosts = ("nowhere.invalid", "third", B)
+    words = [word for host in hosts for word in ("--host", host)]
+    ctl("boot", "--name", "p", *words, "--", *SLEEP)
+    assert named("p")["host"] == C
+    network("off", C)
+    until(lambda: not cluster.is_reachable(C))
+    ctl("boot", "--name", "q", *words, "--", *SLEEP)
+    assert named("q")["host"] == B
+    said = ctl("boot", "--name", "r", *words[:4], "--", *SLEEP, code=5)
+    assert "'nowhere.invalid' is not known" in said
+    assert re.search(r"'third' can't be reached: .*has not answered for 3 s", said)
+
+
+def test_what_is_wrong_with_a_process_is_told_as_on_the_first_node() -> None:
+    for node in (A, B, C):
+        said = boot("p", node, "no-such-program", code=7)
+        assert "'no-such-program': not found in PATH" in said
+        inside(node, "printf '#!/no/such/interpreter\\n' >/opt/bad; chmod +x /opt/bad")
+        assert "its interpreter is missing" in boot("p", node, "/opt/bad", code=7)
+        # What root can see, and the account can't, is as if it were not there.
+        assert "Permission denied" in boot("p", node, "/root/.ssh/authorized_keys", code=7)
+        assert units(node) == ""
+    assert ps() == []
+
+
+def test_a_description_comes_back_as_it_was_sent() -> None:
+    words = ["printf", "%s\\n", "a b", "$HOME", "%n", ";", "é\t\\", "'\""]
+    for node in (A, B, C):
+        boot(node, node, *words)
+        until(lambda node=node: not named(node)["running"])  # type: ignore[misc]
+        assert named(node)["steps"] == [words]
+        assert ctl("logs", node).splitlines() == words[2:]
+        inside(node, "systemctl daemon-reload")
+        assert named(node)["steps"] == [words]
+
+
+def cut(node: str, how: str) -> None:
+    """Make a node unreachable, in one of several ways."""
+    match how:
+        case "off" | "lose":
+            network(how, node)
+        case "sshd":
+            # All of it, so that none of its connections lives on.
+            inside(node, "systemctl stop ssh.service ssh.socket 2>/dev/null; pkill -9 sshd")
+        case "hang":
+            inside(node, "pkill -STOP sshd")
+
+
+def mend(node: str, how: str) -> None:
+    match how:
+        case "off" | "lose":
+            network("on", node)
+        case "sshd":
+            inside(node, "systemctl start ssh.service")
+        case "hang":
+            inside(node, "pkill -CONT sshd")
+    until(lambda: cluster.is_reachable(node), 40)
+
+
+CUTS = pytest.mark.parametrize("how", ["off", "lose", "sshd", "hang"])
+
+
+@CUTS
+def test_a_node_that_is_cut_off_is_shown_as_it_was_and_known_again_afterwards(how: str) -> None:
+    boot("here", A, *SLEEP)
+    boot("stays", B, *SLEEP)
+    boot("ends", B, "sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 3")
+    boot("other", C, *SLEEP)
+    cut(B, how)
+    took = until(lambda: bool(named("stays")["away"]), 10)
+    assert took < 6
+    inside(B, "touch /tmp/end")
+    # Nobody else waits, nor is anything left out or said to be dead.
+    begin = time.monotonic()
+    assert [(each["name"], each["running"], bool(each["away"])) for each in ps()] == [
+        ("here", True, False), ("stays", True, True), ("ends", True, True), ("other", True, False),
+    ]  # fmt: skip
+    boot("more", C, *SLEEP)
+    ctl("kill", "more", "here")
+    assert time.monotonic() - begin < 6
+    table = ctl("ps")
+    assert table.count("was running") == 2
+    assert f"{B} can't be reached: " in table
+    said = ctl("kill", "--session", "s", "--yes", code=5)
+    assert re.search(r"'stays' .* could not be reached", said)
+    assert "others are dead" in said
+    assert "could not be reached" in ctl("restart", "stays", code=5)
+    assert "can't be reached" in boot("new", B, *SLEEP, code=5)
+    assert "could not be reached" in ctl("logs", "stays", code=5)
+    assert "could not be reached" in ctl("terminate", "--yes", code=5)
+    mend(B, how)
+    until(lambda: not named("ends")["running"])
+    assert (named("ends")["return_code"], named("ends")["away"]) == (3, None)
+    assert named("stays")["running"]
+    ctl("kill", "stays")
+    inside(B, "rm /tmp/end")
+
+
+@CUTS
+def test_a_node_is_cut_off_during_boots(how: str) -> None:
+    booted: dict[str, str] = {}
+    failed: list[str] = []
+
+    def boots() -> None:
+        script = f"""
+import asyncio
+from druncd.client import Client, Description, DruncdError, Restriction, Step
+async def main():
+    async with Client(timeout=30) as client:
+        async def boot(number, host):
+            asked = Description(name=f"{{host}}-{{number}}", session="s",
+                steps=(Step("/bin/sleep", ("1000",)),), restriction=Restriction((host,)))
+            try:
+                print((await client.boot(asked)).uuid, host, flush=True)
+            except DruncdError as error:
+                print("failed", host, error, flush=True)
+        for number in range(150):
+            await asyncio.gather(*(boot(number, host) for host in ("{A}", "{B}")))
+asyncio.run(main())
+"""
+        command = [cluster.CONTAINER, "exec", A, "/usr/lib/druncd/bin/python", "-c", script]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                first, host, *_ = line.split()
+                if first == "failed":
+                    failed.append(line)
+                else:
+                    booted[first] = host
+
+    thread = threading.Thread(target=boots)
+    thread.start()
+    until(lambda: len(booted) > 20)
+    cut(B, how)
+    thread.join(60)
+    assert not thread.is_alive()
+    # Those here all succeeded; there, some failed, and were told why.
+    assert list(booted.values()).count(A) == 150
+    assert failed
+    assert all(f" {B} " in line and "reach" in line for line in failed)
+    mend(B, how)
+
+    # What an answer told of is there, and what failed is not, or is soon gone.
+    def agree() -> bool:
+        return {each["uuid"] for each in ps() if each["running"]} == set(booted)
+
+    until(agree, 40)
+    units = inside(B, "systemctl list-units --plain --no-legend 'drunc-*.service' | wc -l")
+    assert int(units) == list(booted.values()).count(B)
+
+
+def test_a_node_is_cut_off_during_kills() -> None:
+    for number in range(3):
+        boot(f"p{number}", B, *STUBBORN)
+        boot(f"q{number}", A, *STUBBORN)
+    said: list[str] = []
+    thread = threading.Thread(
+        target=lambda: said.append(ctl("kill", "--session", "s", "--yes", code=5))
+    )
+    thread.start()
+    until(lambda: "stop-sigterm" in inside(B, "systemctl show -P SubState 'drunc-*.service'"))
+    network("lose", B)
+    thread.join(30)
+    assert re.search(r"'p0' .*could not be reached", said[0])
+    assert "3 others are dead" in said[0]
+    mend(B, "lose")
+    # systemd has ended the kill by itself.
+    until(lambda: not any(each["running"] for each in ps()))
+    assert {each["return_code"] for each in ps()} == {137}
+
+
+@pytest.mark.parametrize("how", ["off", "sshd", "hang"])
+def test_followed_logs_go_on_where_they_were_when_a_node_comes_back(how: str) -> None:
+    boot("here", A, *COUNT)
+    boot("there", B, *COUNT)
+    command = [cluster.CONTAINER, "exec", A, "druncctl", "logs", "--session", "s", "-f"]
+    lines: dict[str, list[int]] = {"here": [], "there": []}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                name, _, text = line.partition("|")
+                lines[name.strip()].append(int(text.split()[1]))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        until(lambda: min(map(len, lines.values())) > 5)
+        cut(B, how)
+        until(lambda: bool(named("there")["away"]))
+        before = len(lines["here"])
+        # The lines of others come meanwhile.
+        until(lambda: len(lines["here"]) > before + 20)
+        mend(B, how)
+        last = len(lines["there"])
+        until(lambda: len(lines["there"]) > last + 100, 60)
+        process.kill()
+        thread.join()
+    for numbers in lines.values():
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_node_that_is_started_again_has_forgotten_its_processes() -> None:
+    boot("stays", C, *SLEEP)
+    boot("goes", B, *SLEEP)
+    cluster.run(cluster.CONTAINER, "down", B)
+    until(lambda: bool(named("goes")["away"]))
+    cluster.up(B)
+    cluster.admit(B)
+    until(lambda: cluster.is_reachable(B), 40)
+    assert [each["name"] for each in ps()] == ["stays"]
+    boot("again", B, *SLEEP)
+    assert named("again")["running"]
+
+
+def test_a_hundred_on_each_are_known_to_a_druncd_that_is_started_anew() -> None:
+    script = f"""
+import asyncio
+from druncd.client import Client, Description, Restriction, Step
+async def main():
+    async with Client() as client:
+        async def boot(number, host):
+            asked = Description(name=f"p{{number}}", session="s",
+                steps=(Step("/bin/sleep", ("1000",)),), restriction=Restriction((host,)))
+            await client.boot(asked)
+        for host in ("{A}", "{B}", "{C}"):
+            await asyncio.gather(*(boot(number, host) for number in range(100)))
+asyncio.run(main())
+"""
+    cluster.run(cluster.CONTAINER, "exec", A, "/usr/lib/druncd/bin/python", "-c", script)
+    before = ps()
+    assert len(before) == 300
+    for how in ("restart druncd", "kill -s KILL druncd"):
+        inside(A, f"systemctl {how}")
+        # Complete as soon as it answers.
+        until(lambda: "p0" in cluster.run(
+            cluster.CONTAINER, "exec", A, "druncctl", "ps", check=False).stdout)  # fmt: skip
+        after = ps()
+        assert sorted(each["uuid"] for each in after) == sorted(each["uuid"] for each in before)
+        assert all(each["running"] and not each["away"] for each in after)
+    ctl("kill", "--session", "s", "--yes")
+    assert not any(each["running"] for each in ps())
+
+
+def test_a_druncd_that_starts_does_not_wait_for_a_node_that_hangs() -> None:
+    boot("here", A, *SLEEP)
+    cut(B, "hang")
+    begin = time.monotonic()
+    inside(A, "systemctl restart druncd")
+    assert "running" in ctl("ps")
+    assert time.monotonic() - begin < 10
+    assert f"{B} can't be reached: " in ctl("ps")
+    mend(B, "hang")
+
+
+def test_a_host_key_that_is_not_known_is_refused() -> None:
+    known = "/etc/druncd/ssh/known_hosts"
+    inside(A, f"cp {known} /root/known; sed -i '/^{cluster.ADDRESSES[B]} /d' {known}")
+    try:
+        inside(A, "systemctl restart druncd")
+        said = ctl("nodes")
+        assert re.search(rf"{B} can't be reached: .*has a host key that is not among", said)
+        assert f"ssh-keyscan {cluster.ADDRESSES[B]}" in said
+    finally:
+        inside(A, f"cp /root/known {known}")
+    until(lambda: cluster.is_reachable(B), 40)
+
+
+def test_a_key_that_is_not_accepted_is_told_of() -> None:
+    inside(B, "mv /root/.ssh/authorized_keys /root/.ssh/kept")
+    try:
+        inside(A, "systemctl restart druncd")
+        said = ctl("nodes")
+        assert re.search(rf"{B} can't be reached: .*refuses the key: {cluster.KEY}\.pub", said)
+    finally:
+        inside(B, "mv /root/.ssh/kept /root/.ssh/authorized_keys")
+    until(lambda: cluster.is_reachable(B), 40)
+
+
+def one_node(text: str) -> Callable[[], None]:
+    """Puts a configuration with one other node into force; returns what undoes that."""
+    cluster.configure(f'[[node]]\nname = "{B}"\n{text}')
+    return lambda: cluster.configure(cluster.CONFIGURATION)
+
+
+def test_an_account_that_is_not_root() -> None:
+    inside(B, "useradd -m -G druncd,systemd-journal operator; systemctl unmask polkit")
+    inside(B, "install -d -o operator -m 700 ~operator/.ssh; systemctl start polkit")
+    inside(B, "cp /root/.ssh/authorized_keys ~operator/.ssh; chown -R operator ~operator/.ssh")
+    undo = one_node(f'ssh = "operator@{cluster.ADDRESSES[B]}"')
+    try:
+        until(lambda: cluster.is_reachable(B))
+        boot("p", B, "sh", "-c", "echo I am $(id -un); sleep 1000")
+        until(lambda: "I am drunc" in ctl("logs", "p"))
+        ctl("restart", "p")
+        ctl("kill", "p")
+        assert named("p")["return_code"] == 131
+        ctl("flush", "p")
+        assert inside(B, "ls /run/systemd/units | grep drunc-", check=False) == ""
+        # No more than that.
+        refused = "runuser -u operator -- systemctl --no-ask-password stop cron ssh 2>&1"
+        assert "denied" in inside(B, f"{refused} || :") or "authentication" in inside(
+            B, f"{refused} || :"
+        )
+    finally:
+        undo()
+
+
+def test_the_systemd_of_an_account() -> None:
+    inside(B, "useradd -m -u 1500 ada; loginctl enable-linger ada")
+    inside(B, "install -d -o ada -m 700 ~ada/.ssh")
+    inside(B, "cp /root/.ssh/authorized_keys ~ada/.ssh; chown -R ada ~ada/.ssh")
+    until(lambda: "running" in inside(B, "systemctl is-active user@1500; echo running"))
+    undo = one_node(f'ssh = "ada@{cluster.ADDRESSES[B]}"\nsystemd = "user"')
+    try:
+        until(lambda: cluster.is_reachable(B))
+        boot("p", B, "sh", "-c", "echo I am $(id -un); sleep 1000")
+        until(lambda: "I am ada" in ctl("logs", "p"))
+        ctl("restart", "p")
+        ctl("kill", "p")
+        assert named("p")["return_code"] == 131
+        assert "not found in PATH" in boot("q", B, "no-such-program", code=7)
+        ctl("flush", "p")
+    finally:
+        undo()
+
+
+def test_by_way_of_another_host() -> None:
+    undo = one_node(f'ssh = "{cluster.ADDRESSES[B]}"\njump = "{cluster.ADDRESSES[C]}"')
+    try:
+        until(lambda: cluster.is_reachable(B))
+        boot("p", B, *SLEEP)
+        peers = inside(B, "ss -tnH state established sport = :22")
+        assert cluster.ADDRESSES[C] in peers
+        assert cluster.ADDRESSES[A] not in peers
+    finally:
+        undo()
+
+
+def test_what_is_wire_says_which_nodes_are_away() -> None:
+    script = """
+import grpc, json
+from druncschema import process_manager_pb2 as pm, request_response_pb2 as rr
+from druncschema.process_manager_pb2_grpc import ProcessManagerStub
+request = rr.Request()
+request.data.Pack(pm.ProcessQuery(names=[".*"]))
+answer = {}
+for port in (10054, 10055):
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        response = ProcessManagerStub(channel).ps(request)
+        answer[port] = {child.name: child.flag for child in response.children}
+print(json.dumps(answer))
+"""
+
+    def flags() -> dict[str, dict[str, int]]:
+        words = (cluster.CONTAINER, "exec", A, "/usr/lib/druncd/bin/python", "-c", script)
+        found: dict[str, dict[str, int]] = json.loads(cluster.run(*words).stdout)
+        return found
+
+    assert flags() == {key: {A: 0, B: 0, C: 0} for key in ("10054", "10055")}
+    network("off", C)
+    until(lambda: not cluster.is_reachable(C))
+    assert flags() == {key: {A: 0, B: 0, C: 5} for key in ("10054", "10055")}
