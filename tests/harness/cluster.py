@@ -109,14 +109,14 @@ def down() -> None:
 
 
 @contextlib.contextmanager
-def nodes() -> Iterator[None]:
-    """Three nodes, of which the last has a newer systemd."""
+def nodes(newest: str = "trixie") -> Iterator[None]:
+    """Three nodes, of which the last may have a newer systemd."""
     down()
     run(NETWORK, "up", *LETTERS)
     try:
         for node in (A, B):
             up(node)
-        up(C, "trixie")
+        up(C, newest)
         for node in (B, C):
             admit(node)
         configure(CONFIGURATION)
