@@ -53,13 +53,16 @@ async def _show(given: Globals, selectors: Selectors, count: int) -> None:
             )
         (each,) = found
         this = Query(uuids=(each.process.uuid,))
-        printed = [line async for line in client.tail(this, count)] if count else []
+        # Of a node that is away, what is known is shown all the same.
+        asked = count and not each.away
+        printed = [line async for line in client.tail(this, count)] if asked else []
+        here = (await client.about()).hostname
     console = given.console()
     dot = Text("● ", style=words.colour(each))
     console.print(dot + Text(_title(each), style="bold"), soft_wrap=True)
     output.show(console, _facts(each))
     _print_lines(console, each, printed)
-    _print_commands(console, each, own=given.own)
+    _print_commands(console, each, here, own=given.own)
 
 
 def _title(each: Inspected) -> str:
@@ -161,9 +164,10 @@ def _print_lines(console: Console, each: Inspected, printed: list[LogLine]) -> N
         console.print(Text(f"  {words.line(line.line, coloured=False)}"), soft_wrap=True)
 
 
-def _print_commands(console: Console, each: Inspected, *, own: bool) -> None:
-    unit = each.life.unit
-    console.print("\nLook further:", style="dim")
+def _print_commands(console: Console, each: Inspected, here: str, *, own: bool) -> None:
+    unit, host = each.life.unit, each.process.description.hostname
+    where = "" if host == here else f" on {words.printable(host)}"
+    console.print(f"\nLook further{where}:", style="dim")
     commands = [f"systemctl status {unit}", f"journalctl -u {unit}"]
     if own:
         # Not -u, which does not know all lines of an account's units.

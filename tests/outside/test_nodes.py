@@ -1,7 +1,10 @@
 """Processes on several nodes, of which some are cut off, hang, or come back."""
 
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -107,26 +110,28 @@ def test_a_description_comes_back_as_it_was_sent() -> None:
         assert named(node)["steps"] == [words]
 
 
-def cut(node: str, how: str) -> None:
-    """Make a node unreachable, in one of several ways."""
-    match how:
-        case "off" | "lose":
-            network(how, node)
-        case "sshd":
-            # All of it, so that none of its connections lives on.
-            inside(node, "systemctl stop ssh.service ssh.socket 2>/dev/null; pkill -9 sshd")
-        case "hang":
-            inside(node, "pkill -STOP sshd")
-
-
-def mend(node: str, how: str) -> None:
-    match how:
-        case "off" | "lose":
-            network("on", node)
-        case "sshd":
-            inside(node, "systemctl start ssh.service")
-        case "hang":
-            inside(node, "pkill -CONT sshd")
+@contextlib.contextmanager
+def cut(node: str, how: str) -> Iterator[None]:
+    """A node that can't be reached, in one of several ways, and then can again."""
+    ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "off": (lambda: network("off", node), lambda: network("on", node)),
+        "lose": (lambda: network("lose", node), lambda: network("on", node)),
+        # All of it, so that none of its connections lives on.
+        "sshd": (
+            lambda: inside(node, "systemctl stop ssh.service; pkill -9 sshd", check=False),
+            lambda: inside(node, "systemctl start ssh.service"),
+        ),
+        "hang": (
+            lambda: inside(node, "pkill -STOP sshd"),
+            lambda: inside(node, "pkill -CONT sshd"),
+        ),
+    }
+    away, back = ways[how]
+    away()
+    try:
+        yield
+    finally:
+        back()
     until(lambda: cluster.is_reachable(node), 40)
 
 
@@ -139,29 +144,31 @@ def test_a_node_that_is_cut_off_is_shown_as_it_was_and_known_again_afterwards(ho
     boot("stays", B, *SLEEP)
     boot("ends", B, "sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 3")
     boot("other", C, *SLEEP)
-    cut(B, how)
-    took = until(lambda: bool(named("stays")["away"]), 10)
-    assert took < 6
-    inside(B, "touch /tmp/end")
-    # Nobody else waits, nor is anything left out or said to be dead.
-    begin = time.monotonic()
-    assert [(each["name"], each["running"], bool(each["away"])) for each in ps()] == [
-        ("here", True, False), ("stays", True, True), ("ends", True, True), ("other", True, False),
-    ]  # fmt: skip
-    boot("more", C, *SLEEP)
-    ctl("kill", "more", "here")
-    assert time.monotonic() - begin < 6
-    table = ctl("ps")
-    assert table.count("was running") == 2
-    assert f"{B} can't be reached: " in table
-    said = ctl("kill", "--session", "s", "--yes", code=5)
-    assert re.search(r"'stays' .* could not be reached", said)
-    assert "others are dead" in said
-    assert "could not be reached" in ctl("restart", "stays", code=5)
-    assert "can't be reached" in boot("new", B, *SLEEP, code=5)
-    assert "could not be reached" in ctl("logs", "stays", code=5)
-    assert "could not be reached" in ctl("terminate", "--yes", code=5)
-    mend(B, how)
+    with cut(B, how):
+        took = until(lambda: bool(named("stays")["away"]), 10)
+        assert took < 6
+        inside(B, "touch /tmp/end")
+        # Nobody else waits, nor is anything left out or said to be dead.
+        begin = time.monotonic()
+        assert [(each["name"], each["running"], bool(each["away"])) for each in ps()] == [
+            ("here", True, False),
+            ("stays", True, True),
+            ("ends", True, True),
+            ("other", True, False),
+        ]  # fmt: skip
+        boot("more", C, *SLEEP)
+        ctl("kill", "more", "here")
+        assert time.monotonic() - begin < 6
+        table = ctl("ps")
+        assert table.count("was running") == 2
+        assert f"{B} can't be reached: " in table
+        said = ctl("kill", "--session", "s", "--yes", code=5)
+        assert re.search(r"'stays' .* could not be reached", said)
+        assert "others are dead" in said
+        assert "could not be reached" in ctl("restart", "stays", code=5)
+        assert "can't be reached" in boot("new", B, *SLEEP, code=5)
+        assert "could not be reached" in ctl("logs", "stays", code=5)
+        assert "could not be reached" in ctl("terminate", "--yes", code=5)
     until(lambda: not named("ends")["running"])
     assert (named("ends")["return_code"], named("ends")["away"]) == (3, None)
     assert named("stays")["running"]
@@ -204,14 +211,13 @@ asyncio.run(main())
     thread = threading.Thread(target=boots)
     thread.start()
     until(lambda: len(booted) > 20)
-    cut(B, how)
-    thread.join(60)
-    assert not thread.is_alive()
+    with cut(B, how):
+        thread.join(60)
+        assert not thread.is_alive()
     # Those here all succeeded; there, some failed, and were told why.
     assert list(booted.values()).count(A) == 150
     assert failed
-    assert all(f" {B} " in line and "reach" in line for line in failed)
-    mend(B, how)
+    assert [line for line in failed if f" {B} " not in line or "reached" not in line] == []
 
     # What an answer told of is there, and what failed is not, or is soon gone.
     def agree() -> bool:
@@ -232,11 +238,10 @@ def test_a_node_is_cut_off_during_kills() -> None:
     )
     thread.start()
     until(lambda: "stop-sigterm" in inside(B, "systemctl show -P SubState 'drunc-*.service'"))
-    network("lose", B)
-    thread.join(30)
+    with cut(B, "lose"):
+        thread.join(30)
     assert re.search(r"'p0' .*could not be reached", said[0])
     assert "3 others are dead" in said[0]
-    mend(B, "lose")
     # systemd has ended the kill by itself.
     until(lambda: not any(each["running"] for each in ps()))
     assert {each["return_code"] for each in ps()} == {137}
@@ -248,7 +253,9 @@ def test_followed_logs_go_on_where_they_were_when_a_node_comes_back(how: str) ->
     boot("there", B, *COUNT)
     command = [cluster.CONTAINER, "exec", A, "druncctl", "logs", "--session", "s", "-f"]
     lines: dict[str, list[int]] = {"here": [], "there": []}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
 
         def read() -> None:
             assert process.stdout is not None
@@ -259,15 +266,15 @@ def test_followed_logs_go_on_where_they_were_when_a_node_comes_back(how: str) ->
         thread = threading.Thread(target=read)
         thread.start()
         until(lambda: min(map(len, lines.values())) > 5)
-        cut(B, how)
-        until(lambda: bool(named("there")["away"]))
-        before = len(lines["here"])
-        # The lines of others come meanwhile.
-        until(lambda: len(lines["here"]) > before + 20)
-        mend(B, how)
+        with cut(B, how):
+            until(lambda: bool(named("there")["away"]))
+            before = len(lines["here"])
+            # The lines of others come meanwhile.
+            until(lambda: len(lines["here"]) > before + 20)
         last = len(lines["there"])
         until(lambda: len(lines["there"]) > last + 100, 60)
-        process.kill()
+        # With all that the harness has started for it.
+        os.killpg(process.pid, signal.SIGKILL)
         thread.join()
     for numbers in lines.values():
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -317,13 +324,12 @@ asyncio.run(main())
 
 def test_a_druncd_that_starts_does_not_wait_for_a_node_that_hangs() -> None:
     boot("here", A, *SLEEP)
-    cut(B, "hang")
-    begin = time.monotonic()
-    inside(A, "systemctl restart druncd")
-    assert "running" in ctl("ps")
-    assert time.monotonic() - begin < 10
-    assert f"{B} can't be reached: " in ctl("ps")
-    mend(B, "hang")
+    with cut(B, "hang"):
+        begin = time.monotonic()
+        inside(A, "systemctl restart druncd")
+        assert "running" in ctl("ps")
+        assert time.monotonic() - begin < 10
+        assert f"{B} can't be reached: " in ctl("ps")
 
 
 def test_a_host_key_that_is_not_known_is_refused() -> None:
@@ -396,6 +402,35 @@ def test_the_systemd_of_an_account() -> None:
         ctl("flush", "p")
     finally:
         undo()
+
+
+def test_the_commands_of_the_readme_add_a_node() -> None:
+    text = (cluster.REPOSITORY / "README.md").read_text()
+    (chapter,) = re.findall(r"^## Other nodes\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    make, add, try_it = re.findall(r"^```sh by hand\n(.*?)^```", chapter, re.DOTALL | re.MULTILINE)
+    assert len(add.splitlines()) == 3
+    # Whoever does it is root by ssh there; the package is installed already.
+    inside(A, "rm -r /etc/druncd/ssh; printf '[kill]\ntimeout = 2.0\n' >/etc/druncd/druncd.toml")
+    inside(A, "[ -e /root/.ssh/id ] || ssh-keygen -qN '' -f /root/.ssh/id_ed25519")
+    public = inside(A, "cat /root/.ssh/id_ed25519.pub").strip()
+    inside(B, f"echo '{public}' >/root/.ssh/authorized_keys")
+    inside(B, "printf '#!/bin/sh\n' >/usr/local/bin/dnf; chmod +x /usr/local/bin/dnf")
+    inside(
+        A, "printf '#!/bin/sh\nexec \"$@\"\n' >/usr/local/bin/sudo; chmod +x /usr/local/bin/sudo"
+    )
+    inside(A, f"echo {cluster.ADDRESSES[B]} node2 >>/etc/hosts; mkdir -m 700 /etc/druncd/ssh")
+    inside(A, "ssh -o StrictHostKeyChecking=accept-new root@node2 true")
+    try:
+        for part in (make, add, try_it):
+            inside(A, part)
+        assert "reachable" in ctl("nodes").splitlines()[2]
+        assert [(each["name"], each["host"]) for each in ps()] == [("sleeper", "node2")]
+        ctl("kill", "sleeper")
+        ctl("flush", "sleeper")
+    finally:
+        for node in (B, C):
+            cluster.admit(node)
+        cluster.configure(cluster.CONFIGURATION)
 
 
 def test_by_way_of_another_host() -> None:

@@ -37,7 +37,7 @@ CALL_TIMEOUT = 30.0
 ARRIVAL_SECONDS = 5.0
 RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 # A node that is down may be down for long.
-REMOTE_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+REMOTE_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 # What the bus answers in the place of a systemd that is executing itself anew.
 GONE = frozenset(
