@@ -222,7 +222,13 @@ class Manager:
         return self._outcome(await self._matching(query, rights))
 
     async def _matching(self, query: Query, rights: Rights) -> list[Process]:
-        return await select(query, _seen(await self._nodes.processes(), rights))
+        return await self._select(query, _seen(await self._nodes.processes(), rights))
+
+    async def _select(self, query: Query, processes: Sequence[Process]) -> list[Process]:
+        """The processes that a query means, in which a host may be any name of a node."""
+        if query.host:
+            query = dataclasses.replace(query, host=self._nodes.name_of(query.host))
+        return await select(query, processes)
 
     def _outcome(self, processes: list[Process], left_out: str = "") -> Outcome:
         """An outcome, which says of each node whether it can be reached if there are several."""
@@ -232,7 +238,7 @@ class Manager:
     async def survey(self, query: Query, rights: Rights, *, usage: bool) -> Survey:
         """All that is known of the processes that match, and, if asked for, what they use."""
         lives = await self._nodes.lives()
-        found = await select(query, _seen((process for process, _ in lives), rights))
+        found = await self._select(query, _seen((process for process, _ in lives), rights))
         used = await self._nodes.usage(found) if usage else {}
         by_uuid = {process.uuid: life for process, life in lives}
         nodes = self._outcome([]).nodes
@@ -265,7 +271,7 @@ class Manager:
             NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        matching = await select(query, _seen(await self._all(), rights))
+        matching = await self._select(query, _seen(await self._all(), rights))
         if not matching and not or_none:
             raise NotFound(f"no process matches {query}")
         found, left_out = _permitted(matching, rights, Action.DELETE)
@@ -296,7 +302,7 @@ class Manager:
                 dead = f"; {len(outcome.processes)} processes of other nodes are dead"
                 raise NodeAway(listed(texts) + dead)
             return outcome
-        found, left_out = _permitted(await select(query, seen), rights, Action.DELETE)
+        found, left_out = _permitted(await self._select(query, seen), rights, Action.DELETE)
         chose(found)
         return self._outcome(await self._kill(found), left_out)
 
@@ -429,9 +435,7 @@ class Manager:
             raise BadRequest("after is for logs that are followed: set follow, or leave it out")
         # Before it is known which processes there are, so that whatever starts meanwhile is
         # followed from its first line.
-        local = self._nodes.local
-        alone = follow and not after and not self._nodes.several
-        end = await local.end_of_logs() if alone else ""
+        ends = await tail.ends(list(self._nodes)) if follow and not after else {}
         found = await self._matching(query, rights)
         if not found:
             if after:
@@ -439,7 +443,7 @@ class Manager:
             raise NotFound(f"no process matches {query}")
         if follow:
             # Also what is being booted, which may have printed already.
-            found = await select(query, _seen(await self._all(), rights))
+            found = await self._select(query, _seen(await self._all(), rights))
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
         wanted = functools.partial(_is_wanted, names)
@@ -451,12 +455,12 @@ class Manager:
         )
         printed: AsyncGenerator[Piece, None]
         if self._nodes.several and follow:
-            printed = tail.followed(asked, wanted, after, others=others)
+            printed = tail.followed(asked, wanted, after, ends, others=others)
         elif len(asked.uuids) > 1:
             printed = tail.last(asked)
         else:
             (node,) = asked.uuids
-            following = Following(others, wanted, end, after) if follow else None
+            following = Following(others, wanted, ends.get(node, ""), after) if follow else None
             printed = self._of_one(found[0], asked.of(node, following))
         async with contextlib.aclosing(printed) as pieces:
             async for piece in pieces:
@@ -498,7 +502,7 @@ class Manager:
         while True:
             try:
                 # Also what is being booted, which may print before its boot is answered.
-                found = await select(query, _seen(await self._all(), rights))
+                found = await self._select(query, _seen(await self._all(), rights))
             except Unavailable:
                 if not unknown:
                     return True

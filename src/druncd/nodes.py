@@ -123,6 +123,11 @@ class Nodes:
             f"{text}; the nodes are {names}, and [[node]] tables in druncd's configuration add more"
         )
 
+    def name_of(self, alias: str) -> str:
+        """The name of the node that is meant, or what is given if none is."""
+        node = self._find(alias)
+        return alias if node is None else node.hostname
+
     def _find(self, name: str) -> Node | None:
         """The node that a name, or an address, means by itself."""
         if host.is_here(name, self.local.hostname):

@@ -188,13 +188,13 @@ async def serve(settings: config.Config, scope: Scope) -> None:
     tokens = Tokens(Path(settings.tokens.file))
     policy = Policy(settings.permission.rules, settings.permission.groups, group_names)
     certificates = [_certificates(listen) for listen in settings.listen]
+    own = places.own_socket()
+    if scope is not SYSTEM:
+        own.parent.mkdir(mode=0o700, exist_ok=True)
     await nodes.open()
     healthy = Health(SERVICE, INSPECTION)
     doors: list[Door] = []
     try:
-        own = places.own_socket()
-        if f"unix:{own}" in [listen.address for listen in settings.listen]:
-            own.parent.mkdir(mode=0o700, exist_ok=True)
         for listen, files in zip(settings.listen, certificates, strict=True):
             make = functools.partial(
                 make_server,
@@ -299,12 +299,16 @@ def _sites(settings: config.Config, made: Settings, *, own: bool) -> list[Site]:
 
     found = []
     for node in settings.node:
+        if host.is_here(node.name, host.hostname()):
+            # Nodes may all have the same list.
+            log.info("the node %s of the configuration is this one", node.name)
+            continue
         to = destination(*node.destination, node)
         if node.jump:
             to = dataclasses.replace(to, jump=destination(*config.where(node.jump), node))
         socket = places.bus_socket(node.name, own=own)
         way = Remote(to, node.sessions, socket, user=node.systemd == "user")
-        found.append(Site(Node(node.name, made, way), (*node.aliases, to.host)))
+        found.append(Site(Node(node.name, made, way), node.aliases))
     return found
 
 

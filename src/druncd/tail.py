@@ -69,8 +69,27 @@ async def last(asked: Asked) -> AsyncGenerator[Piece, None]:
         raise NodeAway(f"the lines of other nodes are missing: {'; '.join(troubles)}")
 
 
+async def ends(nodes: Collection[Node]) -> dict[Node, str]:
+    """Where the logs of nodes end now, of those that can be reached; see `Node.end_of_logs`."""
+
+    async def end(node: Node) -> str | None:
+        try:
+            return None if node.away else await node.while_reachable(node.end_of_logs())
+        except Unavailable as error:
+            log.info("the last lines of %s are missing: %s", node.hostname, error)
+            return None
+
+    found = await asyncio.gather(*map(end, nodes))
+    return {node: at for node, at in zip(nodes, found, strict=True) if at is not None}
+
+
 async def followed(
-    asked: Asked, wanted: Callable[[str], bool], after: str, *, others: bool
+    asked: Asked,
+    wanted: Callable[[str], bool],
+    after: str,
+    ends: Mapping[Node, str],
+    *,
+    others: bool,
 ) -> AsyncGenerator[Piece, None]:
     """The last lines, and what follows, for ever.
 
@@ -80,15 +99,17 @@ async def followed(
         asked: what is wanted.
         wanted: whether the lines of a process may be.
         after: the cursor of a piece to go on after, or empty.
+        ends: where what follows begins on each node, if it does not go on after a piece.
         others: whether processes that are booted later may be wanted, too.
 
     Raises:
         BadRequest: they are too many, or that is no cursor.
         Unavailable: druncd stops.
     """
-    _check_count(asked.count)
+    if len(asked.uuids) > 1:
+        _check_count(asked.count)
     positions = _read_cursor(after, asked.uuids)
-    follow = _Followed(asked, wanted, positions, others=others)
+    follow = _Followed(asked, wanted, positions, ends, others=others)
     async with contextlib.aclosing(follow.pieces(anew=not after)) as pieces:
         async for piece in pieces:
             yield piece
@@ -102,6 +123,7 @@ class _Followed:
         asked: Asked,
         wanted: Callable[[str], bool],
         positions: dict[Node, str],
+        ends: Mapping[Node, str],
         *,
         others: bool,
     ) -> None:
@@ -110,6 +132,7 @@ class _Followed:
         self._wanted = wanted
         # The cursor of each node's last piece.
         self._positions = positions
+        self._ends = ends
         self._idle: set[Node] = set()
         self._pieces: asyncio.Queue[tuple[Node, Piece | Exception]] = asyncio.Queue(WAITING_PIECES)
 
@@ -146,10 +169,9 @@ class _Followed:
     async def _past(self, node: Node) -> tuple[Collection[Entry], Collection[Entry]]:
         """The last lines of a node and what has come since, after which its position is known."""
         try:
-            if node.away:
+            if node not in self._ends:
                 return (), ()
-            end = await node.while_reachable(node.end_of_logs())
-            following = Following(self._others, self._wanted, end, "")
+            following = Following(self._others, self._wanted, self._ends[node], "")
             kept: deque[Entry] = deque(maxlen=self._asked.count)
             async with contextlib.aclosing(self._asked.of(node, following)) as pieces:
                 async for piece in pieces:

@@ -53,6 +53,7 @@ def test_a_session_over_three_nodes() -> None:
     assert [line.split()[:2] for line in listed[1:]] == [[node, "reachable"] for node in (A, B, C)]
     assert " 252." in listed[2]
     assert " 257." in listed[3]
+    until(lambda: "line of 3" in ctl("logs", "p3"))
     logs = ctl("logs", "--session", "s")
     assert re.findall(r"line of (\d)", logs) == list("0123")
     assert "line of 1" in ctl("logs", "p1")
@@ -265,16 +266,18 @@ def test_followed_logs_go_on_where_they_were_when_a_node_comes_back(how: str) ->
 
         thread = threading.Thread(target=read)
         thread.start()
-        until(lambda: min(map(len, lines.values())) > 5)
-        with cut(B, how):
-            until(lambda: bool(named("there")["away"]))
-            before = len(lines["here"])
-            # The lines of others come meanwhile.
-            until(lambda: len(lines["here"]) > before + 20)
-        last = len(lines["there"])
-        until(lambda: len(lines["there"]) > last + 100, 60)
-        # With all that the harness has started for it.
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            until(lambda: min(map(len, lines.values())) > 5)
+            with cut(B, how):
+                until(lambda: bool(named("there")["away"]))
+                before = len(lines["here"])
+                # The lines of others come meanwhile.
+                until(lambda: len(lines["here"]) > before + 20)
+            last = len(lines["there"])
+            until(lambda: len(lines["there"]) > last + 100, 60)
+        finally:
+            # With all that the harness has started for it.
+            os.killpg(process.pid, signal.SIGKILL)
         thread.join()
     for numbers in lines.values():
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -363,10 +366,10 @@ def one_node(text: str) -> Callable[[], None]:
 
 
 def test_an_account_that_is_not_root() -> None:
-    inside(B, "useradd -m -G druncd,systemd-journal operator; systemctl unmask polkit")
-    inside(B, "install -d -o operator -m 700 ~operator/.ssh; systemctl start polkit")
-    inside(B, "cp /root/.ssh/authorized_keys ~operator/.ssh; chown -R operator ~operator/.ssh")
-    undo = one_node(f'ssh = "operator@{cluster.ADDRESSES[B]}"')
+    inside(B, "useradd -m -G druncd,systemd-journal shifter; systemctl unmask polkit")
+    inside(B, "install -d -o shifter -m 700 ~shifter/.ssh; systemctl start polkit")
+    inside(B, "cp /root/.ssh/authorized_keys ~shifter/.ssh; chown -R shifter ~shifter/.ssh")
+    undo = one_node(f'ssh = "shifter@{cluster.ADDRESSES[B]}"')
     try:
         until(lambda: cluster.is_reachable(B))
         boot("p", B, "sh", "-c", "echo I am $(id -un); sleep 1000")
@@ -376,11 +379,9 @@ def test_an_account_that_is_not_root() -> None:
         assert named("p")["return_code"] == 131
         ctl("flush", "p")
         assert inside(B, "ls /run/systemd/units | grep drunc-", check=False) == ""
-        # No more than that.
-        refused = "runuser -u operator -- systemctl --no-ask-password stop cron ssh 2>&1"
-        assert "denied" in inside(B, f"{refused} || :") or "authentication" in inside(
-            B, f"{refused} || :"
-        )
+        # It may do no more than that.
+        stop = "runuser -u shifter -- systemctl --no-ask-password stop ssh 2>&1 || :"
+        assert "authentication required" in inside(B, stop)
     finally:
         undo()
 
@@ -389,7 +390,8 @@ def test_the_systemd_of_an_account() -> None:
     inside(B, "useradd -m -u 1500 ada; loginctl enable-linger ada")
     inside(B, "install -d -o ada -m 700 ~ada/.ssh")
     inside(B, "cp /root/.ssh/authorized_keys ~ada/.ssh; chown -R ada ~ada/.ssh")
-    until(lambda: "running" in inside(B, "systemctl is-active user@1500; echo running"))
+    is_active = "systemctl is-active user@1500"
+    until(lambda: inside(B, is_active, check=False).strip() == "active")
     undo = one_node(f'ssh = "ada@{cluster.ADDRESSES[B]}"\nsystemd = "user"')
     try:
         until(lambda: cluster.is_reachable(B))

@@ -101,7 +101,7 @@ class Contract(ABC):
     def several(
         self, replies: Replies, processes: Sequence[Process], nodes: Sequence[NodeState] = ()
     ) -> bytes:
-        """The answer to ps, flush and terminate: the list, and a child for each node."""
+        """The answer to ps, flush and terminate: the list, with a child for each node."""
         listed = tuple(processes)
         # Mostly nothing has changed, and comparing the same objects takes microseconds.
         if self._last is None or self._last[0] != listed:

@@ -88,7 +88,7 @@ class FarJournal(Journal):
         """The last lines of one unit."""
         await self.synchronize()
         matches = self._printed((self._scope.printed_by(unit),))
-        if await self._found("_LINE_BREAK=line-max", *matches):
+        if await self._found(f"_LINE_BREAK={GOES_ON.decode()}", *matches):
             cursor = await self._begin_of_lines(matches, count)
             if cursor is None:
                 return
@@ -126,8 +126,12 @@ class FarJournal(Journal):
         return first
 
     async def last_lines(self, unit: str, count: int) -> list[str]:
-        """The last lines of one unit."""
-        return [line async for piece in self.lines(unit, count) for line in piece]
+        """The last lines of one unit, which do not wait for long logs."""
+        await self.synchronize()
+        joined = _Lines()
+        found = await self._found(*self._printed((self._scope.printed_by(unit),)), lines=count)
+        lines = (joined.take(unit, entry) for entry in found)
+        return [line.decode(errors="replace") for line in lines if line is not None]
 
     async def spawn_failure(self, unit: str, invocation: str, program: str) -> str | None:
         """systemd's own words on why it could not run a unit's program."""

@@ -24,13 +24,13 @@ _look_threads = ThreadPoolExecutor(look.THREADS, thread_name_prefix="look")
 
 
 class Local(Way):
-    """No way at all.
+    """The way to the node that druncd runs on, which is none at all.
 
     Args:
         scope: which of its systemds is meant.
     """
 
-    short = True
+    local = True
 
     def __init__(self, scope: Scope = SYSTEM) -> None:
         self._scope = scope

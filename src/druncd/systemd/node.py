@@ -218,7 +218,7 @@ class Node:
         # How far its CLOCK_MONOTONIC is ahead of ours, in microseconds.
         self._clock = 0
         self._away = asyncio.Event()
-        if not way.short:
+        if not way.local:
             self._away.set()
         # Its systemd's version, once it is known.
         self.version = ""
@@ -227,12 +227,12 @@ class Node:
         self._settings = settings
         self._root = cgroup.MOUNT
         self._bus = Bus(
-            way.scope.name if way.short else f"{way.scope.name} (on {hostname})",
+            way.scope.name if way.local else f"{way.scope.name} (on {hostname})",
             way.route,
             self._signal,
             self._read_afresh,
             self._lost,
-            delays=RECONNECT_DELAYS if way.short else REMOTE_DELAYS,
+            delays=RECONNECT_DELAYS if way.local else REMOTE_DELAYS,
         )
         self._lookers = Lookers(way, self._look_job)
         self._units: dict[str, _Unit] = {}
@@ -299,7 +299,7 @@ class Node:
 
     @property
     def away(self) -> bool:
-        """Whether there is no way to it at the moment, as there always is to our own."""
+        """Whether there is no way to it at the moment; our own is never away."""
         return self._away.is_set()
 
     @property
@@ -319,7 +319,7 @@ class Node:
         Raises:
             Unavailable: there is none any more; the work is given up.
         """
-        if self._way.short:
+        if self._way.local:
             return await work
         working = asyncio.ensure_future(work)
         gone = asyncio.create_task(self._away.wait())
@@ -336,7 +336,7 @@ class Node:
         """What is known of it."""
         return NodeState(
             self.hostname,
-            local=self._way.short,
+            local=self._way.local,
             trouble=self.trouble,
             version=self.version,
             running=len(self.alive),
@@ -345,6 +345,8 @@ class Node:
 
     async def measured(self) -> NodeState:
         """What is known of it, and how long its systemd takes to answer."""
+        if self.away:
+            return self.state()
         begin = time.monotonic()
         try:
             async with asyncio.timeout(SILENT_SECONDS):
@@ -370,8 +372,12 @@ class Node:
                 if beat.exception() is None and self._bus.ready:
                     log.info("%s answers again", self.hostname)
                     self._away.clear()
-            elif error := beat.exception():
-                log.info("%s: %s", self.hostname, error)
+            elif (error := beat.exception()) is not None and self._bus.ready:
+                # A part of the connection is gone, and all of it has to be made anew.
+                log.warning("%s: %s", self.hostname, error)
+                self._away.set()
+                self._way.close()
+                await self._bus.wait_down()
 
     async def close(self) -> None:
         """Disconnect; no process notices."""
@@ -1130,7 +1136,7 @@ class Node:
     def _lost(self) -> None:
         self._doubt()
         self._reloading = False
-        if not self._way.short:
+        if not self._way.local:
             self._away.set()
         if self._jobs:
             self._background(self._give_up_jobs())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from druncd.account import KEPT_SECONDS, Account
-from druncd.errors import CouldNotStart, shown
+from druncd.errors import CouldNotStart, Unavailable, shown
 from druncd.look import DEFAULT_PATH, Question, Surroundings
 from druncd.process import Usage
 from druncd.systemd import cgroup
@@ -45,12 +45,13 @@ class Remote(Way):
         user: whether it is the systemd of the account that is connected as, or the node's.
     """
 
-    short = False
+    local = False
 
     def __init__(
         self, destination: Destination, sessions: int, socket: Path, *, user: bool
     ) -> None:
-        self._ssh = Ssh(destination, sessions)
+        # One session is that of the D-Bus, one that of the files, and one may be of a looker.
+        self._ssh = Ssh(destination, sessions, 3 if user else 2)
         self._socket = socket
         self._user = user
         self._scope = replace(SYSTEM, systemctl=f"systemctl -H {destination}")
@@ -70,9 +71,12 @@ class Remote(Way):
         bridge = [BRIDGE]
         if self._user:
             uid = await self._ssh.run("id", "-u")
-            self._scope = of_account(int(uid.output), self._ssh.destination.user)
-            # sshd sets it if PAM does.
-            bridge = ["env", f"XDG_RUNTIME_DIR={self._scope.runtime}", BRIDGE, "--user"]
+            self._scope = replace(
+                of_account(int(uid.output)),
+                systemctl=f"ssh {self._ssh.destination} systemctl --user",
+            )
+            # Its --user is obeyed together with --machine only (measured on 252).
+            bridge += ["--bus-path", self._scope.bus]
         await self._ssh.listen(str(self._socket), bridge)
         return Route(f"unix:path={self._socket}", anonymous=True)
 
@@ -90,7 +94,10 @@ class Remote(Way):
         CLOCK_BOOTTIME differs from CLOCK_MONOTONIC by the time that a node was suspended.
         """
         before = time.monotonic_ns()
-        uptime = float((await self.files.read(UPTIME)).split()[0])
+        text = await self.files.read(UPTIME)
+        if not text:
+            raise Unavailable(f"{self._ssh.destination} has no {UPTIME}")
+        uptime = float(text.split()[0])
         here = (before + time.monotonic_ns()) / 2
         return round(uptime * 1e6 - here / 1e3)
 

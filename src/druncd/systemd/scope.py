@@ -80,17 +80,12 @@ def user() -> Scope:
             " dbus-user-session or dbus-broker"
         )
     return dataclasses.replace(
-        of_account(os.getuid(), ""), bus=address or f"unix:path={quote(str(bus))}", runtime=runtime
+        of_account(os.getuid()), bus=address or f"unix:path={quote(str(bus))}", runtime=runtime
     )
 
 
-def of_account(uid: int, name: str) -> Scope:
-    """The systemd of an account of some node.
-
-    Args:
-        uid: the account's user id.
-        name: its name in messages, if it is not our own.
-    """
+def of_account(uid: int) -> Scope:
+    """The systemd of an account of some node, by its user id."""
     return Scope(
         name="user",
         bus=f"unix:path=/run/user/{uid}/bus",
@@ -102,5 +97,5 @@ def of_account(uid: int, name: str) -> Scope:
         labels=False,
         changes_account=False,
         starts_at_home=True,
-        systemctl=f"systemctl --user -M {name}@" if name else "systemctl --user",
+        systemctl="systemctl --user",
     )

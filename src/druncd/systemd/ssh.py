@@ -5,6 +5,7 @@ The only module that imports the ssh library.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -23,12 +24,14 @@ log = logging.getLogger(__name__)
 logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 CONNECT_SECONDS = 10.0
-# As ServerAliveInterval and ServerAliveCountMax of ssh_config(5): a node that does not answer
-# for 15 s is away.
+# As ServerAliveInterval and ServerAliveCountMax of ssh_config(5): a connection on which nothing
+# has come for 15 s is given up. The node is called away long before, see `druncd.systemd.node`.
 ALIVE_SECONDS = 5
 ALIVE_COUNT = 2
 # What a command that is no log may take.
 RUN_SECONDS = 30.0
+# How many of those run at once.
+SHORT_SESSIONS = 2
 FILE_SECONDS = 15.0
 # AES first: processors have instructions for it.
 CIPHERS = (
@@ -90,16 +93,17 @@ class Ssh:
     Args:
         destination: where to.
         sessions: how many commands may run at once, as sshd's MaxSessions has it.
+        reserved: how many of these others than logs and short commands need.
     """
 
-    def __init__(self, destination: Destination, sessions: int) -> None:
+    def __init__(self, destination: Destination, sessions: int, reserved: int) -> None:
         self.destination = destination
         self._connection: asyncssh.SSHClientConnection | None = None
         self._jump: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
-        # One session is that of the D-Bus, and one that of the files.
-        self._short = asyncio.Semaphore(2)
-        self._logs = sessions - 4
+        self._accepting: asyncio.Task[None] | None = None
+        self._short = asyncio.Semaphore(SHORT_SESSIONS)
+        self._logs = sessions - SHORT_SESSIONS - reserved
         self._logs_open = 0
 
     async def connect(self) -> None:
@@ -115,16 +119,16 @@ class Ssh:
                 if destination.jump is not None:
                     self._jump = await _connect(destination.jump, None)
                 self._connection = await _connect(destination, self._jump)
-                self._sftp = await self._connection.start_sftp_client()
+                try:
+                    self._sftp = await self._connection.start_sftp_client()
+                except (asyncssh.Error, OSError) as error:
+                    raise Unavailable(_reason(destination, error)) from error
         except TimeoutError:
             self.close()
             raise Unavailable(
                 f"{destination} does not answer: there was no connection by ssh after"
                 f" {CONNECT_SECONDS:g} s"
             ) from None
-        except (asyncssh.Error, asyncssh.KeyImportError, OSError, ValueError) as error:
-            self.close()
-            raise Unavailable(_reason(destination, error)) from error
         except BaseException:
             self.close()
             raise
@@ -159,24 +163,22 @@ class Ssh:
         errors = _bytes(found.stderr).decode(errors="replace").strip()
         return Ran(_status(found.returncode), _bytes(found.stdout), errors[:SAID_BYTES])
 
-    async def stream(self, *words: str, log_of: bool = True) -> AsyncGenerator[bytes, None]:
+    async def stream(self, *words: str) -> AsyncGenerator[bytes, None]:
         """What a command prints, as it comes, until it ends.
 
-        Args:
-            words: the command.
-            log_of: whether it is one of those that may take all sessions but a few.
+        It is one of those that may take all sessions but a few.
 
         Raises:
             LimitReached: as many logs are read as there may be sessions.
             Unavailable: the connection is lost, or the command failed.
         """
-        if log_of and self._logs_open >= self._logs:
+        if self._logs_open >= self._logs:
             raise LimitReached(
                 f"{self._logs_open} logs of {self.destination} are read at once, which is all that"
                 " sessions in its [[node]] table in druncd's configuration leaves room for; it"
                 " may be as many as MaxSessions in sshd_config there"
             )
-        self._logs_open += log_of
+        self._logs_open += 1
         try:
             async with self._process(words) as process:
                 while data := await process.stdout.read(READ_BYTES):
@@ -189,7 +191,7 @@ class Ssh:
                         f" ({process.returncode}): {said.strip()}"
                     )
         finally:
-            self._logs_open -= log_of
+            self._logs_open -= 1
 
     @contextlib.asynccontextmanager
     async def _process(
@@ -233,14 +235,23 @@ class Ssh:
         Raises:
             Unavailable: the connection is lost.
         """
-        near = _Near()
-        await self._pump(near, "", words)
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait((self._accepting,))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+        near = _Near()
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(path)
-        listener.listen(1)
-        listener.setblocking(False)
+        try:
+            listener.bind(path)
+            listener.listen(1)
+            listener.setblocking(False)
+            await self._pump(near, "", words)
+        except BaseException as error:
+            listener.close()
+            if isinstance(error, OSError):
+                raise Unavailable(f"there can be no socket {path}: {error.strerror}") from error
+            raise
 
         async def accept() -> None:
             loop = asyncio.get_running_loop()
@@ -249,12 +260,13 @@ class Ssh:
                     accepted, _ = await loop.sock_accept(listener)
                 await loop.create_connection(lambda: near, sock=accepted)
             except (OSError, TimeoutError):
-                near.close()
+                near.hang_up()
             finally:
                 listener.close()
-                os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
-        near.task = asyncio.create_task(accept())
+        self._accepting = asyncio.create_task(accept())
 
     async def _pump(self, near: "_Near", path: str, words: Iterable[str]) -> None:
         connection = self._open()
@@ -273,8 +285,8 @@ class Ssh:
         except (asyncssh.Error, OSError) as error:
             raise _lost(self.destination, error) from error
 
-    async def with_files(self, work: Callable[[asyncssh.SFTPClient], Awaitable[R]]) -> R:
-        """Do something with files.
+    async def with_files(self, work: Callable[[asyncssh.SFTPClient], Awaitable[R]], path: str) -> R:
+        """Do something with a file or a directory.
 
         Raises:
             OSError: the node does not do it.
@@ -287,10 +299,10 @@ class Ssh:
                 return await work(self._sftp)
         except TimeoutError:
             raise Unavailable(f"{self.destination} does not answer") from None
-        except asyncssh.SFTPConnectionLost as error:
+        except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
             raise _lost(self.destination, error) from error
         except asyncssh.SFTPError as error:
-            raise OSError(None, error.reason) from error
+            raise OSError(errno.EIO, error.reason, path) from error
         except asyncssh.Error as error:
             raise _lost(self.destination, error) from error
 
@@ -316,26 +328,38 @@ class Ssh:
 async def _connect(
     destination: Destination, tunnel: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
-    keys: dict[str, Any] = {}
-    if destination.key is not None:
-        keys = {"client_keys": [asyncssh.read_private_key(destination.key)], "agent_path": None}
-    return await asyncssh.connect(
-        destination.host,
-        destination.port,
-        username=destination.user,
-        known_hosts=_known_hosts(destination.known_hosts),
-        tunnel=tunnel,
-        config=None,
-        # They would be looked for at home, where druncd can't look.
-        x509_trusted_certs=None,
-        x509_trusted_cert_paths=None,
-        preferred_auth="publickey",
-        encryption_algs=CIPHERS,
-        compression_algs=None,
-        keepalive_interval=ALIVE_SECONDS,
-        keepalive_count_max=ALIVE_COUNT,
-        **keys,
-    )
+    """Connect, by way of another connection if there is one.
+
+    Raises:
+        Unavailable: that can't be done; the text says why.
+        TimeoutError: it takes too long.
+    """
+    try:
+        keys: dict[str, Any] = {}
+        if destination.key is not None:
+            key = asyncssh.read_private_key(destination.key)
+            keys = {"client_keys": [key], "agent_path": None}
+        return await asyncssh.connect(
+            destination.host,
+            destination.port,
+            username=destination.user,
+            known_hosts=_known_hosts(destination.known_hosts),
+            tunnel=tunnel,
+            config=None,
+            # They would be looked for at home, where druncd can't look.
+            x509_trusted_certs=None,
+            x509_trusted_cert_paths=None,
+            preferred_auth="publickey",
+            encryption_algs=CIPHERS,
+            compression_algs=None,
+            keepalive_interval=ALIVE_SECONDS,
+            keepalive_count_max=ALIVE_COUNT,
+            **keys,
+        )
+    except (asyncssh.Error, asyncssh.KeyImportError, OSError, ValueError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise Unavailable(_reason(destination, error)) from error
 
 
 def _known_hosts(files: Iterable[Path]) -> asyncssh.SSHKnownHosts:
@@ -364,6 +388,11 @@ def _reason(destination: Destination, error: Exception) -> str:
             why = f" needs a key, and {key} can't be used: {error}"
         case FileNotFoundError() if key and error.filename == str(key):
             why = f" needs a key, and there is no {key}: ssh-keygen -t ed25519 -f {key} makes it"
+        case PermissionError() if error.filename:
+            why = (
+                f" needs {error.filename}, which druncd can't read: it has to be druncd's own, of"
+                " mode 600, and not in a home directory"
+            )
         case OSError():
             why = f" can't be reached by ssh: {error.strerror or error}"
         case _:
@@ -396,7 +425,6 @@ class _Near(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.far: _Far | None = None
-        self.task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._closed = False
@@ -418,6 +446,10 @@ class _Near(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Close the other end, too."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the other end."""
         if self.far is not None:
             self.far.close()
 
@@ -528,7 +560,7 @@ class FarFiles(Files):
                 data = await opened.read(FILE_BYTES)
                 return _bytes(data).decode(errors="replace").strip()
 
-        return await self._gently(work, "")
+        return await self._gently(path, work, "")
 
     async def read_again(self, paths: Iterable[str]) -> list[str]:
         """The texts of files, of which some stay open: one question for each, all at once."""
@@ -556,7 +588,7 @@ class FarFiles(Files):
                 await self._kept.popitem(last=False)[1].close()
             return text
 
-        return await self._gently(work, "")
+        return await self._gently(path, work, "")
 
     async def names(self, directory: str) -> list[str]:
         """What is in a directory."""
@@ -565,7 +597,7 @@ class FarFiles(Files):
             found = await sftp.listdir(directory)
             return [str(name) for name in found if name not in (".", "..")]
 
-        return await self._gently(work, [])
+        return await self._gently(directory, work, [])
 
     async def directories(self, directory: str) -> list[str]:
         """Those of its names that are directories."""
@@ -578,11 +610,11 @@ class FarFiles(Files):
                 and entry.filename not in (".", "..")
             ]
 
-        return await self._gently(work, [])
+        return await self._gently(directory, work, [])
 
     async def is_directory(self, path: str) -> bool:
         """Whether there is a directory of that name."""
-        return await self._ssh.with_files(lambda sftp: sftp.isdir(path))
+        return await self._ssh.with_files(lambda sftp: sftp.isdir(path), path)
 
     async def is_program(self, path: str) -> bool:
         """Whether there is a file of that name that can be executed."""
@@ -590,7 +622,7 @@ class FarFiles(Files):
         async def work(sftp: asyncssh.SFTPClient) -> bool:
             return bool(((await sftp.stat(path)).permissions or 0) & 0o111)
 
-        return await self._gently(work, False)
+        return await self._gently(path, work, False)
 
     async def write(self, directory: str, name: str, text: str) -> None:
         """Make a file in a directory that is made with it."""
@@ -600,7 +632,7 @@ class FarFiles(Files):
             async with sftp.open(f"{directory}/{name}", "w") as opened:
                 await opened.write(text)
 
-        await self._ssh.with_files(work)
+        await self._ssh.with_files(work, directory)
 
     async def remove(self, paths: Iterable[str]) -> None:
         """Remove files."""
@@ -609,7 +641,7 @@ class FarFiles(Files):
             async def work(sftp: asyncssh.SFTPClient) -> None:
                 await sftp.remove(path)
 
-            await self._gently(work, None)
+            await self._gently(path, work, None)
 
         await asyncio.gather(*map(remove, paths))
 
@@ -620,7 +652,7 @@ class FarFiles(Files):
             if await sftp.lexists(path):
                 await sftp.rmtree(path)
 
-        await self._ssh.with_files(work)
+        await self._ssh.with_files(work, path)
 
     async def free_bytes(self, directory: str) -> int:
         """How much room there is where a directory is."""
@@ -629,9 +661,11 @@ class FarFiles(Files):
             found = await sftp.statvfs(directory)
             return int(found.bavail * found.frsize)
 
-        return await self._ssh.with_files(work)
+        return await self._ssh.with_files(work, directory)
 
-    async def _gently(self, work: Callable[[asyncssh.SFTPClient], Awaitable[R]], gone: R) -> R:
+    async def _gently(
+        self, path: str, work: Callable[[asyncssh.SFTPClient], Awaitable[R]], gone: R
+    ) -> R:
         """Do something with what may be gone."""
 
         async def try_it(sftp: asyncssh.SFTPClient) -> R:
@@ -645,4 +679,4 @@ class FarFiles(Files):
                     return gone
                 raise
 
-        return await self._ssh.with_files(try_it)
+        return await self._ssh.with_files(try_it, path)

@@ -37,13 +37,13 @@ class Way(ABC):
     Attributes:
         files: its files.
         journal: its journal.
-        short: whether it is so short that what can't be reached by it is gone; by a long one
-            it is away, and what is known of it may hold still.
+        local: whether it is the node of druncd, which is never away; of another that is, what is
+            known may hold still.
     """
 
     files: Files
     journal: Journal
-    short: bool
+    local: bool
 
     @property
     @abstractmethod
