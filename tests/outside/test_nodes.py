@@ -111,6 +111,12 @@ def test_a_description_comes_back_as_it_was_sent() -> None:
         assert named(node)["steps"] == [words]
 
 
+def start_again(node: str) -> None:
+    """Start a node that is down."""
+    cluster.up(node)
+    cluster.admit(node)
+
+
 @contextlib.contextmanager
 def cut(node: str, how: str) -> Iterator[None]:
     """A node that can't be reached, in one of several ways, and then can again."""
@@ -125,6 +131,11 @@ def cut(node: str, how: str) -> Iterator[None]:
         "hang": (
             lambda: inside(node, "pkill -STOP sshd"),
             lambda: inside(node, "pkill -CONT sshd"),
+        ),
+        # The whole node, which has forgotten all when it comes back.
+        "down": (
+            lambda: cluster.run(cluster.CONTAINER, "down", node),
+            lambda: start_again(node),
         ),
     }
     away, back = ways[how]
@@ -177,19 +188,13 @@ def test_a_node_that_is_cut_off_is_shown_as_it_was_and_known_again_afterwards(ho
     inside(B, "rm /tmp/end")
 
 
-@CUTS
-def test_a_node_is_cut_off_during_boots(how: str) -> None:
-    booted: dict[str, str] = {}
-    failed: list[str] = []
-
-    def boots() -> None:
-        script = f"""
+BOOTS = f"""
 import asyncio
 from druncd.client import Client, Description, DruncdError, Restriction, Step
 async def main():
     async with Client(timeout=30) as client:
         async def boot(number, host):
-            asked = Description(name=f"{{host}}-{{number}}", session="s",
+            asked = Description(name=f"{{host}}-{{number}}", session="boots",
                 steps=(Step("/bin/sleep", ("1000",)),), restriction=Restriction((host,)))
             try:
                 print((await client.boot(asked)).uuid, host, flush=True)
@@ -199,101 +204,99 @@ async def main():
             await asyncio.gather(*(boot(number, host) for host in ("{A}", "{B}")))
 asyncio.run(main())
 """
-        command = [cluster.CONTAINER, "exec", A, "/usr/lib/druncd/bin/python", "-c", script]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                first, host, *_ = line.split()
-                if first == "failed":
-                    failed.append(line)
-                else:
-                    booted[first] = host
-
-    thread = threading.Thread(target=boots)
-    thread.start()
-    until(lambda: len(booted) > 20)
-    with cut(B, how):
-        thread.join(60)
-        assert not thread.is_alive()
-    # Those here all succeeded; there, some failed, and were told why.
-    assert list(booted.values()).count(A) == 150
-    assert failed
-    assert [line for line in failed if f" {B} " not in line or "reached" not in line] == []
-
-    # What an answer told of is there, and what failed is not, or is soon gone.
-    def agree() -> bool:
-        return {each["uuid"] for each in ps() if each["running"]} == set(booted)
-
-    until(agree, 40)
-    units = inside(B, "systemctl list-units --plain --no-legend 'drunc-*.service' | wc -l")
-    assert int(units) == list(booted.values()).count(B)
 
 
-def test_a_node_is_cut_off_during_kills() -> None:
-    for number in range(3):
-        boot(f"p{number}", B, *STUBBORN)
-        boot(f"q{number}", A, *STUBBORN)
-    said: list[str] = []
-    thread = threading.Thread(
-        target=lambda: said.append(ctl("kill", "--session", "s", "--yes", code=5))
-    )
-    thread.start()
-    until(lambda: "stop-sigterm" in inside(B, "systemctl show -P SubState 'drunc-*.service'"))
-    with cut(B, "lose"):
-        thread.join(30)
-    assert re.search(r"'p0' .*could not be reached", said[0])
-    assert "3 others are dead" in said[0]
-    # systemd has ended the kill by itself.
-    until(lambda: not any(each["running"] for each in ps()))
-    assert {each["return_code"] for each in ps()} == {137}
-
-
-@pytest.mark.parametrize("how", ["off", "sshd", "hang"])
-def test_followed_logs_go_on_where_they_were_when_a_node_comes_back(how: str) -> None:
-    boot("here", A, *COUNT)
-    boot("there", B, *COUNT)
-    command = [cluster.CONTAINER, "exec", A, "druncctl", "logs", "--session", "s", "-f"]
-    lines: dict[str, list[int]] = {"here": [], "there": []}
+@contextlib.contextmanager
+def printing(*words: str) -> Iterator[list[str]]:
+    """The lines that a command prints on the first node, as they come; it is killed in the end."""
+    command = [cluster.CONTAINER, "exec", A, *words]
+    lines: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-
-        def read() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                name, _, text = line.partition("|")
-                lines[name.strip()].append(int(text.split()[1]))
-
-        thread = threading.Thread(target=read)
+        assert process.stdout is not None
+        thread = threading.Thread(target=lines.extend, args=(process.stdout,))
         thread.start()
         try:
-            until(lambda: min(map(len, lines.values())) > 5)
-            with cut(B, how):
-                until(lambda: bool(named("there")["away"]))
-                before = len(lines["here"])
-                # The lines of others come meanwhile.
-                until(lambda: len(lines["here"]) > before + 20)
-            last = len(lines["there"])
-            until(lambda: len(lines["there"]) > last + 100, 60)
+            yield lines
         finally:
             # With all that the harness has started for it.
             os.killpg(process.pid, signal.SIGKILL)
-        thread.join()
-    for numbers in lines.values():
+            thread.join()
+
+
+def counted(lines: list[str]) -> dict[str, list[int]]:
+    """The numbers that each process has printed, of followed logs."""
+    found: dict[str, list[int]] = {"here": [], "there": []}
+    for line in lines:
+        name, _, text = line.partition("|")
+        found[name.strip()].append(int(text.split()[1]))
+    return found
+
+
+@pytest.mark.parametrize("how", ["off", "lose", "sshd", "hang", "down"])
+def test_boots_kills_and_logs_while_a_node_is_cut_off(how: str) -> None:
+    for name, host in (("here", A), ("there", B)):
+        boot(name, host, *COUNT)
+        boot(f"stubborn-{name}", host, *STUBBORN)
+    killed: list[str] = []
+    kill = threading.Thread(
+        target=lambda: killed.append(ctl("kill", "stubborn-*", "--yes", code=5))
+    )
+    follow = ("druncctl", "logs", "--session", "s", "--name", "here|there", "-f")
+    with (
+        printing(*follow) as lines,
+        printing("/usr/lib/druncd/bin/python", "-c", BOOTS) as booted,
+    ):
+        until(lambda: len(booted) > 20 and min(map(len, counted(lines).values())) > 5)
+        kill.start()
+        until(lambda: "stop-sig" in inside(B, "systemctl show -P SubState 'drunc-*.service'"))
+        with cut(B, how):
+            kill.join(30)
+            until(lambda: len(booted) == 300, 60)
+            before = len(counted(lines)["here"])
+            # The lines of others come meanwhile.
+            until(lambda: len(counted(lines)["here"]) > before + 20)
+        if how != "down":
+            last = len(counted(lines)["there"])
+            until(lambda: len(counted(lines)["there"]) > last + 100, 60)
+    assert re.search(r"'stubborn-there' .*could not be reached", killed[0])
+    assert "1 others are dead" in killed[0]
+    for numbers in counted(lines).values():
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    # Those here all succeeded; there, some failed, and were told why.
+    failed = [line for line in booted if line.startswith("failed")]
+    assert failed
+    assert [line for line in failed if f" {B} " not in line or "reached" not in line] == []
+    succeeded = dict(line.split() for line in booted if line not in failed)
+    assert list(succeeded.values()).count(A) == 150
+    # What an answer told of is there, and what failed is not, or is soon gone.
+    expected = {uuid for uuid, host in succeeded.items() if how != "down" or host == A}
+
+    def agree() -> bool:
+        return {each["uuid"] for each in ps("--session", "boots") if each["running"]} == expected
+
+    until(agree, 40)
+    if how == "down":
+        assert not any(each["host"] == B for each in ps())
+        return
+    listed = units(B).splitlines()
+    assert len(listed) == list(succeeded.values()).count(B) + 2
+    # systemd has ended the kill by itself.
+    until(lambda: not named("stubborn-there")["running"])
+    assert named("stubborn-there")["return_code"] == 137
 
 
-def test_a_node_that_is_started_again_has_forgotten_its_processes() -> None:
-    boot("stays", C, *SLEEP)
-    boot("goes", B, *SLEEP)
-    cluster.run(cluster.CONTAINER, "down", B)
-    until(lambda: bool(named("goes")["away"]))
-    cluster.up(B)
-    cluster.admit(B)
-    until(lambda: cluster.is_reachable(B), 40)
-    assert [each["name"] for each in ps()] == ["stays"]
-    boot("again", B, *SLEEP)
-    assert named("again")["running"]
+def test_what_forwards_files_is_started_again_with_all_of_the_connection() -> None:
+    def connections() -> int:
+        return inside(A, "journalctl -u druncd -o cat").count(f"(on {B}) bus is reachable")
+
+    boot("p", B, *SLEEP)
+    before = connections()
+    inside(B, "pkill -9 sftp-server")
+    until(lambda: connections() > before)
+    boot("q", B, *SLEEP)
+    ctl("kill", "p", "q")
 
 
 def test_a_hundred_on_each_are_known_to_a_druncd_that_is_started_anew() -> None:
