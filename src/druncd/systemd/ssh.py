@@ -203,7 +203,7 @@ class Ssh:
             raise _lost(self.destination, error) from error
         try:
             yield process
-        except asyncssh.Error as error:
+        except (asyncssh.Error, OSError) as error:
             raise _lost(self.destination, error) from error
         finally:
             process.close()
@@ -303,7 +303,7 @@ class Ssh:
             raise _lost(self.destination, error) from error
         except asyncssh.SFTPError as error:
             raise OSError(errno.EIO, error.reason, path) from error
-        except asyncssh.Error as error:
+        except (asyncssh.Error, OSError) as error:
             raise _lost(self.destination, error) from error
 
     async def check(self) -> None:
@@ -316,7 +316,7 @@ class Ssh:
             raise _lost(self.destination, None)
         try:
             await self._sftp.realpath("/")
-        except asyncssh.Error as error:
+        except (asyncssh.Error, OSError) as error:
             raise _lost(self.destination, error) from error
 
     def _open(self) -> asyncssh.SSHClientConnection:
