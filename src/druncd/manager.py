@@ -33,7 +33,7 @@ from druncd.errors import (
     listed,
     shown,
 )
-from druncd.nodes import Nodes
+from druncd.nodes import Nodes, View
 from druncd.permission import Action, Rights
 from druncd.process import (
     Description,
@@ -219,10 +219,12 @@ class Manager:
 
         Those of a node that can't be reached are as they were last known.
         """
-        return self._outcome(await self._matching(query, rights))
+        view = await self._nodes.processes()
+        found = await self._select(query, _seen(view.items, rights))
+        return Outcome(found, nodes=self._nodes.states(view.troubles))
 
     async def _matching(self, query: Query, rights: Rights) -> list[Process]:
-        return await self._select(query, _seen(await self._nodes.processes(), rights))
+        return (await self.ps(query, rights)).processes
 
     async def _select(self, query: Query, processes: Sequence[Process]) -> list[Process]:
         """The processes that a query means, in which a host may be any name of a node."""
@@ -230,18 +232,13 @@ class Manager:
             query = dataclasses.replace(query, host=self._nodes.name_of(query.host))
         return await select(query, processes)
 
-    def _outcome(self, processes: list[Process], left_out: str = "") -> Outcome:
-        """An outcome, which says of each node whether it can be reached if there are several."""
-        nodes = tuple(self._nodes.states()) if self._nodes.several else ()
-        return Outcome(processes, left_out, nodes)
-
     async def survey(self, query: Query, rights: Rights, *, usage: bool) -> Survey:
         """All that is known of the processes that match, and, if asked for, what they use."""
-        lives = await self._nodes.lives()
-        found = await self._select(query, _seen((process for process, _ in lives), rights))
+        view = await self._nodes.lives()
+        found = await self._select(query, _seen((process for process, _ in view.items), rights))
         used = await self._nodes.usage(found) if usage else {}
-        by_uuid = {process.uuid: life for process, life in lives}
-        nodes = self._outcome([]).nodes
+        by_uuid = {process.uuid: life for process, life in view.items}
+        nodes = self._nodes.states(view.troubles)
         troubles = {node.name: node.trouble for node in nodes}
         return Survey(
             [
@@ -271,7 +268,8 @@ class Manager:
             NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
         """
-        matching = await self._select(query, _seen(await self._all(), rights))
+        view = await self._all()
+        matching = await self._select(query, _seen(view.items, rights))
         if not matching and not or_none:
             raise NotFound(f"no process matches {query}")
         found, left_out = _permitted(matching, rights, Action.DELETE)
@@ -279,7 +277,7 @@ class Manager:
         killed = await self._kill(found)
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
-        return self._outcome(killed, left_out)
+        return Outcome(killed, left_out)
 
     async def terminate(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """End all matching processes, or all that the caller may kill if the query is empty.
@@ -289,22 +287,25 @@ class Manager:
             StillAlive: some outlived SIGKILL; the text lists them.
             NodeAway: some could not be reached, or all of a node; the text lists them.
         """
-        seen = _seen(await self._all(), rights)
+        view = await self._all()
+        seen = _seen(view.items, rights)
         if query.empty:
             mine = [process for process in seen if rights.may(Action.DELETE, process)]
             others = [process for process in seen if process.status.running and process not in mine]
             left_out = _left_out(rights.refusal(Action.DELETE, others), others)
             chose(mine)
-            outcome = self._outcome(await self._kill(mine), left_out)
-            if away := [node for node in outcome.nodes if node.trouble]:
+            killed = await self._kill(mine)
+            nodes = self._nodes.states(view.troubles)
+            if away := [node for node in nodes if node.trouble]:
                 # Of some it may not even be known what runs there.
                 texts = [f"{node.name!r} could not be reached: {node.trouble}" for node in away]
-                dead = f"; {len(outcome.processes)} processes of other nodes are dead"
+                dead = f"; {len(killed)} processes of other nodes are dead"
                 raise NodeAway(listed(texts) + dead)
-            return outcome
+            return Outcome(killed, left_out, nodes)
         found, left_out = _permitted(await self._select(query, seen), rights, Action.DELETE)
         chose(found)
-        return self._outcome(await self._kill(found), left_out)
+        killed = await self._kill(found)
+        return Outcome(killed, left_out, self._nodes.states(view.troubles))
 
     async def restart(self, query: Query, rights: Rights, chose: Chose = _forget) -> Outcome:
         """Run the one matching process's command anew, under the same uuid.
@@ -332,11 +333,11 @@ class Manager:
             NotAuthorised: of the dead that match, the caller may flush none.
             StillAlive: something that one left behind outlived SIGKILL.
         """
-        matching = await self._matching(query, rights)
-        dead = [process for process in matching if not process.status.running]
+        known = await self.ps(query, rights)
+        dead = [process for process in known.processes if not process.status.running]
         found, left_out = _permitted(dead, rights, Action.DELETE)
         chose(found)
-        return self._outcome(await self._each(self._flush, found), left_out)
+        return Outcome(await self._each(self._flush, found), left_out, known.nodes)
 
     async def expire(self, processes: Sequence[Process], reason: str) -> None:
         """Forget those of some processes that are dead still.
@@ -443,7 +444,7 @@ class Manager:
             raise NotFound(f"no process matches {query}")
         if follow:
             # Also what is being booted, which may have printed already.
-            found = await self._select(query, _seen(await self._all(), rights))
+            found = await self._select(query, _seen((await self._all()).items, rights))
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
         wanted = functools.partial(_is_wanted, names)
@@ -502,7 +503,7 @@ class Manager:
         while True:
             try:
                 # Also what is being booted, which may print before its boot is answered.
-                found = await self._select(query, _seen(await self._all(), rights))
+                found = await self._select(query, _seen((await self._all()).items, rights))
             except Unavailable:
                 if not unknown:
                     return True
@@ -520,9 +521,10 @@ class Manager:
 
         return await self._each(kill, processes)
 
-    async def _all(self) -> list[Process]:
+    async def _all(self) -> View[Process]:
         """All processes, with those being booted, which nobody is shown yet."""
-        return [*await self._nodes.processes(), *self._booting.values()]
+        view = await self._nodes.processes()
+        return View([*view.items, *self._booting.values()], view.troubles)
 
     @contextlib.contextmanager
     def _counted(self, process: Process, among: dict[str, Process]) -> Iterator[None]:

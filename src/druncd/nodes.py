@@ -1,12 +1,13 @@
 """The nodes that processes run on: this one, and those of the configuration."""
 
 import asyncio
+import dataclasses
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from druncd import host
 from druncd.errors import NodeAway, NotHere, Unavailable, listed, shown
@@ -19,6 +20,14 @@ log = logging.getLogger(__name__)
 ARRIVAL_SECONDS = 3.0
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[R]):
+    """What there is on all nodes; of those in trouble, by name, as it was last known."""
+
+    items: list[R]
+    troubles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +143,23 @@ class Nodes:
             return self.local
         return next((site.node for site in self._sites if site.is_called(name)), None)
 
-    async def processes(self) -> list[Process]:
+    async def processes(self) -> View[Process]:
         """All processes, those booted first coming first: as of now, or as they were last known.
 
         Raises:
             Unavailable: this node's systemd can't be reached.
         """
         if not self._sites:
-            return await self.local.processes()
-        found = await self._all(Node.processes, Node.known)
-        return list(heapq.merge(*found, key=lambda process: process.description.booted))
+            return View(await self.local.processes(), {})
+        found, troubles = await self._all(Node.processes, Node.known)
+        merged = heapq.merge(*found, key=lambda process: process.description.booted)
+        return View(list(merged), troubles)
 
-    async def lives(self) -> list[tuple[Process, Life]]:
+    async def lives(self) -> View[tuple[Process, Life]]:
         """All processes as `processes` returns them, each with its last run."""
-        found = await self._all(Node.lives, Node.known_lives)
-        return list(heapq.merge(*found, key=lambda item: item[0].description.booted))
+        found, troubles = await self._all(Node.lives, Node.known_lives)
+        merged = heapq.merge(*found, key=lambda item: item[0].description.booted)
+        return View(list(merged), troubles)
 
     async def usage(self, processes: Sequence[Process]) -> dict[str, Usage]:
         """What processes use, by uuid, as far as there is something left and can be asked for."""
@@ -169,15 +180,19 @@ class Nodes:
         self,
         ask: Callable[[Node], Awaitable[list[R]]],
         known: Callable[[Node], list[R]],
-    ) -> list[list[R]]:
+    ) -> tuple[list[list[R]], dict[str, str]]:
+        """What each node has, and why some can't be asked."""
+        troubles = {}
+
         async def current(node: Node) -> list[R]:
             try:
                 return await node.while_reachable(ask(node))
-            except Unavailable:
+            except Unavailable as error:
+                troubles[node.hostname] = str(error)
                 return known(node)
 
         others = (current(site.node) for site in self._sites)
-        return await asyncio.gather(ask(self.local), *others)
+        return await asyncio.gather(ask(self.local), *others), troubles
 
     @asynccontextmanager
     async def reaching(self, process: Process) -> AsyncIterator[Node]:
@@ -199,9 +214,18 @@ class Nodes:
             where = f"{process.description} on {node.hostname!r}"
             raise NodeAway(f"{where} could not be reached: {error}") from error
 
-    def states(self) -> list[NodeState]:
-        """What is known of each node; nothing is asked."""
-        return [node.state() for node in self._named.values()]
+    def states(self, troubles: Mapping[str, str]) -> tuple[NodeState, ...]:
+        """What is known of each node, where there are several; nothing is asked.
+
+        Args:
+            troubles: why some could not be asked for what is told with it, by name.
+        """
+        if not self._sites:
+            return ()
+        return tuple(
+            dataclasses.replace(state, trouble=troubles.get(state.name, state.trouble))
+            for state in (node.state() for node in self._named.values())
+        )
 
     async def measured(self) -> list[NodeState]:
         """What is known of each node, and how long its systemd takes to answer now."""

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 MERGED_LINES = 100_000
 WAITING_PIECES = 4
 RETRY_SECONDS = 0.5
+# How long a node is waited for that does not tell where its logs end; journald may hang.
+END_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ async def last(asked: Asked) -> AsyncGenerator[Piece, None]:
     """
     _check_count(asked.count)
     results = await asyncio.gather(
-        *(_kept(node, asked.of(node), asked.count) for node in asked.uuids), return_exceptions=True
+        *(node.while_reachable(_kept(node, asked.of(node), asked.count)) for node in asked.uuids),
+        return_exceptions=True,
     )
     troubles = []
     found = []
@@ -74,8 +77,11 @@ async def ends(nodes: Collection[Node]) -> dict[Node, str]:
 
     async def end(node: Node) -> str | None:
         try:
-            return None if node.away else await node.while_reachable(node.end_of_logs())
-        except Unavailable as error:
+            if node.away:
+                return None
+            async with asyncio.timeout(END_SECONDS):
+                return await node.while_reachable(node.end_of_logs())
+        except (Unavailable, TimeoutError) as error:
             log.info("the last lines of %s are missing: %s", node.hostname, error)
             return None
 
@@ -171,17 +177,23 @@ class _Followed:
         try:
             if node not in self._ends:
                 return (), ()
-            following = Following(self._others, self._wanted, self._ends[node], "")
-            kept: deque[Entry] = deque(maxlen=self._asked.count)
-            async with contextlib.aclosing(self._asked.of(node, following)) as pieces:
-                async for piece in pieces:
-                    if not piece.past:
-                        self._positions[node] = piece.cursor
-                        return kept, piece.lines
-                    kept.extend(piece.lines)
+            if self._ends[node]:
+                self._positions[node] = self._ends[node]
+            return await node.while_reachable(self._read_past(node))
         except Unavailable as error:
             log.info("the last lines of %s are missing: %s", node.hostname, error)
-        return (), ()
+            return (), ()
+
+    async def _read_past(self, node: Node) -> tuple[Collection[Entry], Collection[Entry]]:
+        following = Following(self._others, self._wanted, self._ends[node], "")
+        kept: deque[Entry] = deque(maxlen=self._asked.count)
+        async with contextlib.aclosing(self._asked.of(node, following)) as pieces:
+            async for piece in pieces:
+                if not piece.past:
+                    self._positions[node] = piece.cursor
+                    return kept, piece.lines
+                kept.extend(piece.lines)
+        return kept, ()
 
     async def _pump(self, node: Node) -> None:
         """Pass on what a node prints, for ever."""

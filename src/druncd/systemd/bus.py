@@ -81,6 +81,7 @@ class Bus:
             systemd, in the order in which systemd sent them, replies included.
         on_connected: awaited after each connection, before other callers may use it.
         on_lost: called when the connection is lost, or systemd leaves the bus.
+        on_ready: called when callers may use the connection.
         delays: seconds between attempts to connect again; the last goes on.
     """
 
@@ -92,6 +93,7 @@ class Bus:
         on_connected: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
         *,
+        on_ready: Callable[[], None],
         delays: Sequence[float] = RECONNECT_DELAYS,
     ) -> None:
         self._name = name
@@ -100,6 +102,7 @@ class Bus:
         self._on_signal = on_signal
         self._on_connected = on_connected
         self._on_lost = on_lost
+        self._on_ready = on_ready
         self._bus: MessageBus | None = None
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self._in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
@@ -281,11 +284,15 @@ class Bus:
                 )
             await self.call("Subscribe")
             await self._on_connected()
+            # systemd may have left meanwhile.
+            if self._bus is not bus:
+                raise _lost()
         except Exception:
             self._lose()
             raise
         self._down.clear()
         self._ready.set()
+        self._on_ready()
 
     async def _keep(self) -> None:
         """Connect, wait for the connection to break, and connect again, for ever."""

@@ -240,11 +240,11 @@ class FarJournal(Journal):
     async def _follow(self, narrow: Narrow, sieve: "_Sieve") -> AsyncGenerator[Piece, None]:
         where = [f"--cursor={sieve.last}"] if sieve.last else []
         matches = self._printed(narrow.matches)
+        # The first comes at once, so that whoever follows has a cursor.
+        yield Piece([], sieve.cursor, more=True, past=False)
         batches = self._read("--follow", "--no-tail", sieve.fields, *where, *matches)
         closed = asyncio.create_task(self._closed.wait())
         waiting: asyncio.Task[list[Fields]] | None = None
-        # The first comes at once, so that whoever follows has a cursor.
-        yield Piece([], sieve.cursor, more=True, past=False)
         told = time.monotonic()
         try:
             while not closed.done():

@@ -75,6 +75,10 @@ REREAD_PAUSE = 0.05
 # How often it is looked whether another node answers, and how long it may take to.
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 3.0
+# How long its systemd may, which has more to do.
+BUSY_SECONDS = 10.0
+# What has come is taken in within that time, if it was we who were busy.
+GRACE_SECONDS = 0.2
 READ_AT_ONCE = 4
 # In the place of a job's path: that it may be over.
 CHECK = ""
@@ -218,6 +222,8 @@ class Node:
         # How far its CLOCK_MONOTONIC is ahead of ours, in microseconds.
         self._clock = 0
         self._away = asyncio.Event()
+        # What of it has not answered in time, in words; see `_watch`.
+        self._silent: dict[str, None] = {}
         if not way.local:
             self._away.set()
         # Its systemd's version, once it is known.
@@ -232,6 +238,7 @@ class Node:
             self._signal,
             self._read_afresh,
             self._lost,
+            on_ready=self._arrived,
             delays=RECONNECT_DELAYS if way.local else REMOTE_DELAYS,
         )
         self._lookers = Lookers(way, self._look_job)
@@ -295,7 +302,8 @@ class Node:
     def begin(self) -> None:
         """Begin to connect to systemd, and go on until that is done."""
         self._bus.start()
-        self._background(self._watch())
+        self._background(self._watch("it", self._way.check, SILENT_SECONDS))
+        self._background(self._watch("its systemd", self._ping, BUSY_SECONDS))
 
     @property
     def away(self) -> bool:
@@ -307,7 +315,7 @@ class Node:
         """Why it can't be reached; empty if it can."""
         if not self.away:
             return ""
-        return self._bus.trouble or f"it has not answered for {SILENT_SECONDS:g} s"
+        return self._bus.trouble or "; ".join(self._silent) or "it is being connected to"
 
     async def wait_reachable(self) -> None:
         """Wait until there is a way to it."""
@@ -358,21 +366,31 @@ class Node:
             return dataclasses.replace(self.state(), trouble=trouble)
         return dataclasses.replace(self.state(), latency=time.monotonic() - begin)
 
-    async def _watch(self) -> None:
-        """See whether the way still leads there; what hangs is away."""
+    async def _watch(self, what: str, ask: Callable[[], Awaitable[None]], limit: float) -> None:
+        """See whether the way still leads there; what hangs is away.
+
+        Args:
+            what: what is asked, in words.
+            ask: returns when there is an answer.
+            limit: seconds that it may take.
+        """
+        silent = f"{what} has not answered for {limit:g} s"
         while True:
             await self._bus.wait_ready(None)
             await asyncio.sleep(BEAT_SECONDS)
-            beat = asyncio.create_task(self._way.check())
-            await asyncio.wait((beat,), timeout=SILENT_SECONDS)
+            beat = asyncio.ensure_future(ask())
+            await asyncio.wait((beat,), timeout=limit)
+            await asyncio.wait((beat,), timeout=GRACE_SECONDS)
             if not beat.done():
-                log.warning("%s has not answered for %g s", self.hostname, SILENT_SECONDS)
+                log.warning("%s: %s", self.hostname, silent)
+                self._silent[silent] = None
                 self._away.set()
                 await asyncio.wait((beat,))
-                if beat.exception() is None and self._bus.ready:
+                self._silent.pop(silent, None)
+                if beat.exception() is None and self._bus.ready and not self._silent:
                     log.info("%s answers again", self.hostname)
                     self._away.clear()
-            elif (error := beat.exception()) is not None and self._bus.ready:
+            if (error := beat.exception()) is not None and self._bus.ready:
                 # A part of the connection is gone, and all of it has to be made anew.
                 log.warning("%s: %s", self.hostname, error)
                 self._away.set()
@@ -1189,9 +1207,14 @@ class Node:
         """
         await self._read_manager()
         listed = await self._read_all(afresh=True)
-        await residue.sweep(self._files, self._scope.runtime, listed | self._units.keys())
+        # On other nodes, other druncds may have made what is not in the list yet.
+        if self._way.local:
+            await residue.sweep(self._files, self._scope.runtime, listed | self._units.keys())
         if not self._settled:
             self._read_again_soon()
+
+    def _arrived(self) -> None:
+        self._silent.clear()
         self._away.clear()
 
     async def _read_manager(self) -> None:

@@ -17,7 +17,7 @@ from druncd.look import DEFAULT_PATH, Question, Surroundings
 from druncd.process import Usage
 from druncd.systemd import cgroup
 from druncd.systemd.journalctl import FarJournal
-from druncd.systemd.lookers import Looker
+from druncd.systemd.lookers import LOOK_SECONDS, Looker
 from druncd.systemd.scope import SYSTEM, Scope, of_account
 from druncd.systemd.ssh import Destination, FarFiles, Ssh
 from druncd.systemd.way import Held, Route, Way
@@ -59,6 +59,7 @@ class Remote(Way):
         self.journal = FarJournal(self._ssh, lambda: self._scope)
         self._accounts: dict[str, _Known] = {}
         self._looker: Looker | None = None
+        self._looking = asyncio.Lock()
 
     @property
     def scope(self) -> Scope:
@@ -108,6 +109,13 @@ class Remote(Way):
         if known is None or (known.account.done() and known.then < now - KEPT_SECONDS):
             known = _Known(now, asyncio.create_task(self._find(name)))
             self._accounts[name] = known
+
+            def answered(task: asyncio.Task[Account]) -> None:
+                # Whether it is there is an answer; that nobody could be asked is none.
+                if task.cancelled() or isinstance(task.exception(), Unavailable):
+                    self._accounts.pop(name, None)
+
+            known.account.add_done_callback(answered)
         # Others may wait for the same answer.
         return await asyncio.shield(known.account)
 
@@ -142,11 +150,20 @@ class Remote(Way):
 
     async def look(self, asked: Question) -> str | None:
         """Let a looker look as the account that is connected as."""
-        if self._looker is None or self._looker.lost:
-            looker = self._looker = Looker(None)
-            words = (PYTHON, "-I", "-m", "druncd.look", "--stdio")
-            await self._ssh.attach(lambda: looker, words=words)
-        return await self._looker.ask(asked)
+        async with self._looking:
+            looker = self._looker
+            if looker is None or looker.lost:
+                looker = self._looker = None
+                made = Looker(None)
+                words = (PYTHON, "-I", "-m", "druncd.look", "--stdio")
+                await self._ssh.attach(lambda: made, words=words)
+                looker = self._looker = made
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await looker.ask(asked)
+        except TimeoutError:
+            looker.close()
+            raise
 
     async def usage(self, groups: Mapping[str, Path]) -> dict[str, Usage | None]:
         """One after another, so that others get their turns."""

@@ -44,6 +44,8 @@ CIPHERS = (
 READ_BYTES = 1 << 18
 # Files of the kernel are read at once: they say that they are empty.
 FILE_BYTES = 1 << 20
+# No more follows less than that: a page is filled as long as a line of it has room.
+LAST_BYTES = 2_000
 # How many files stay open; sessions have a slice each.
 KEPT_FILES = 32
 # Of what a command says of its failure.
@@ -150,18 +152,17 @@ class Ssh:
         """
         async with self._short:
             try:
-                async with asyncio.timeout(RUN_SECONDS):
-                    found = await self._open().run(
-                        command(*words), input=data, encoding=None, stdin=None
-                    )
+                async with asyncio.timeout(RUN_SECONDS), self._process(words) as process:
+                    output, said = await process.communicate(data)
+                    status = process.returncode
             except TimeoutError:
                 raise Unavailable(
                     f"{words[0]} on {self.destination} has not ended after {RUN_SECONDS:g} s"
                 ) from None
-            except (asyncssh.Error, OSError) as error:
-                raise _lost(self.destination, error) from error
-        errors = _bytes(found.stderr).decode(errors="replace").strip()
-        return Ran(_status(found.returncode), _bytes(found.stdout), errors[:SAID_BYTES])
+        if status is None:
+            raise _lost(self.destination, None)
+        errors = _bytes(said).decode(errors="replace").strip()
+        return Ran(status, _bytes(output), errors[:SAID_BYTES])
 
     async def stream(self, *words: str) -> AsyncGenerator[bytes, None]:
         """What a command prints, as it comes, until it ends.
@@ -184,6 +185,8 @@ class Ssh:
                 while data := await process.stdout.read(READ_BYTES):
                     yield _bytes(data)
                 await process.wait_closed()
+                if process.returncode is None:
+                    raise _lost(self.destination, None)
                 if process.returncode:
                     said = _bytes(await process.stderr.read(SAID_BYTES)).decode(errors="replace")
                     raise Unavailable(
@@ -222,12 +225,13 @@ class Ssh:
         near = _Near()
         try:
             await self._pump(near, path, words)
+            await loop.create_connection(lambda: near, sock=theirs)
+            await loop.create_connection(factory, sock=ours)
         except BaseException:
+            near.hang_up()
             ours.close()
             theirs.close()
             raise
-        await loop.create_connection(lambda: near, sock=theirs)
-        await loop.create_connection(factory, sock=ours)
 
     async def listen(self, path: str, words: Iterable[str]) -> None:
         """Make a Unix socket here whose only client gets the standard streams of a command there.
@@ -416,10 +420,6 @@ def _bytes(data: Any) -> bytes:
     return data if isinstance(data, bytes) else b""
 
 
-def _status(code: int | None) -> int:
-    return -1 if code is None else code
-
-
 class _Near(asyncio.Protocol):
     """The end of a channel that is here: what comes is sent to the far end."""
 
@@ -543,6 +543,15 @@ class _Far(asyncssh.SSHClientSession[bytes], asyncssh.SSHUNIXSession[bytes]):
             self._channel.abort()
 
 
+async def _whole(opened: asyncssh.SFTPClientFile) -> str:
+    """The text of a file of the kernel, which gives about a page of it at once."""
+    data = part = _bytes(await opened.read(FILE_BYTES, 0))
+    while len(part) > LAST_BYTES:
+        part = _bytes(await opened.read(FILE_BYTES, len(data)))
+        data += part
+    return data.decode(errors="replace").strip()
+
+
 class FarFiles(Files):
     """The files of a node, by sftp."""
 
@@ -557,8 +566,11 @@ class FarFiles(Files):
 
         async def work(sftp: asyncssh.SFTPClient) -> str:
             async with sftp.open(path, "rb", block_size=0) as opened:
-                data = await opened.read(FILE_BYTES)
-                return _bytes(data).decode(errors="replace").strip()
+                try:
+                    return await _whole(opened)
+                except asyncssh.SFTPFailure:
+                    # The group or process went away after its file was opened: ENODEV, ESRCH.
+                    return ""
 
         return await self._gently(path, work, "")
 
@@ -574,11 +586,14 @@ class FarFiles(Files):
             if opened is None:
                 opened = await sftp.open(path, "rb", block_size=0)
             try:
-                text = _bytes(await opened.read(FILE_BYTES, 0)).decode(errors="replace").strip()
+                text = await _whole(opened)
             except asyncssh.SFTPError:
                 # It was that of a group that is gone; there may be another of that name.
                 await opened.close()
                 return await self.read(path)
+            except BaseException:
+                self._kept.setdefault(path, opened)
+                raise
             if path in self._kept:
                 # Somebody else has opened it meanwhile.
                 await opened.close()
@@ -673,10 +688,5 @@ class FarFiles(Files):
                 return await work(sftp)
             except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
                 return gone
-            except asyncssh.SFTPFailure as error:
-                # The group or process went away after its file was opened: ENODEV, ESRCH.
-                if error.reason.startswith("Failure"):
-                    return gone
-                raise
 
         return await self._ssh.with_files(try_it, path)
