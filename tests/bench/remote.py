@@ -71,6 +71,10 @@ class Bench:
                 lambda: self.boots(self._nodes, 2 * count, 16),
                 lambda: self.boots([here], 2 * count, 16),
             ),
+            "boots16one": (
+                lambda: self.boots(self._nodes, 2 * count, 16),
+                lambda: self.boots([there], 2 * count, 16),
+            ),
             "ps": (
                 lambda: self.ps(self._nodes, 2 * count, 2 * count),
                 lambda: self.ps([here], 2 * count, 2 * count),
@@ -80,7 +84,7 @@ class Bench:
         await self.boots(self._nodes, 3, 1)
         found: dict[str, dict[str, list[float]]] = {}
         for name, sides in rows.items():
-            found[name] = {"nodes": [], "local": []}
+            found[name] = {"nodes": [], "one": []}
             for _ in range(1 if short else 5):
                 for side, measure in zip(found[name].values(), sides, strict=True):
                     side.append(await measure())

@@ -282,7 +282,7 @@ def test_an_upgrade_and_a_downgrade_leave_processes_running_and_known(
             until(lambda seen=seen: ticks(streamed) > seen + 50)  # type: ignore[misc]
             assert inside("cat /etc/druncd/druncd.toml") == configuration
             # What is new of the defaults is beside it.
-            assert inside("ls /etc/druncd").split() == ["druncd.toml", "druncd.toml.rpmnew"]
+            assert inside("ls /etc/druncd").split() == ["druncd.toml", "druncd.toml.rpmnew", "ssh"]
             assert inside("druncctl boot -- true")
     finally:
         follower.kill()

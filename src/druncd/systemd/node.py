@@ -357,12 +357,13 @@ class Node:
             return self.state()
         begin = time.monotonic()
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
+            # One that is away is told of before that, see `_watch`.
+            async with asyncio.timeout(BUSY_SECONDS):
                 await self.while_reachable(self._ping())
         except Unavailable as error:
             return dataclasses.replace(self.state(), trouble=str(error))
         except TimeoutError:
-            trouble = f"its systemd has not answered for {SILENT_SECONDS:g} s"
+            trouble = f"its systemd has not answered for {BUSY_SECONDS:g} s"
             return dataclasses.replace(self.state(), trouble=trouble)
         return dataclasses.replace(self.state(), latency=time.monotonic() - begin)
 
