@@ -58,12 +58,20 @@ async def find(name: str) -> Account:
         ) from None
 
 
-def _find(name: str) -> Account:
+def check_name(name: str) -> None:
+    """Refuse a name that systemd would take for a user id.
+
+    Raises:
+        CouldNotStart: it is one.
+    """
     if name.isdecimal():
-        # systemd would take it for a user id.
         raise CouldNotStart(
             f"nothing can be started: an account called {shown(name)} can't be used"
         )
+
+
+def _find(name: str) -> Account:
+    check_name(name)
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError, UnicodeError):

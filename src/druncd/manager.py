@@ -238,19 +238,12 @@ class Manager:
         found = await self._select(query, _seen((process for process, _ in view.items), rights))
         used = await self._nodes.usage(found) if usage else {}
         by_uuid = {process.uuid: life for process, life in view.items}
-        nodes = self._nodes.states(view.troubles)
-        troubles = {node.name: node.trouble for node in nodes}
         return Survey(
             [
-                Inspected(
-                    process,
-                    by_uuid[process.uuid],
-                    used.get(process.uuid),
-                    troubles.get(process.description.hostname, ""),
-                )
+                Inspected(process, by_uuid[process.uuid], used.get(process.uuid))
                 for process in found
             ],
-            nodes,
+            self._nodes.states(view.troubles),
         )
 
     async def kill(

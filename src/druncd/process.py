@@ -178,7 +178,7 @@ class Inspected:
     """All that is known of a process at one moment.
 
     ``usage`` is None where it was not asked for, or nothing is left to use anything. ``away``
-    says why the node can't be reached, and is empty if it can; all else is as it was last
+    is for clients: why the node can't be reached, empty if it can; all else is as it was last
     known, then.
     """
 

@@ -54,7 +54,7 @@ async def last(asked: Asked) -> AsyncGenerator[Piece, None]:
     """
     _check_count(asked.count)
     results = await asyncio.gather(
-        *(node.while_reachable(_kept(node, asked.of(node), asked.count)) for node in asked.uuids),
+        *(node.while_reachable(_kept(asked.of(node), asked.count)) for node in asked.uuids),
         return_exceptions=True,
     )
     troubles = []
@@ -245,10 +245,8 @@ def _check_count(count: int) -> None:
         )
 
 
-async def _kept(node: Node, pieces: AsyncGenerator[Piece, None], count: int) -> Collection[Entry]:
+async def _kept(pieces: AsyncGenerator[Piece, None], count: int) -> Collection[Entry]:
     """The last of a node's last lines."""
-    if node.away:
-        raise Unavailable(node.trouble)
     kept: deque[Entry] = deque(maxlen=count)
     async with contextlib.aclosing(pieces):
         async for piece in pieces:

@@ -5,12 +5,12 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from druncd import look
 from druncd.account import Account
 from druncd.errors import CouldNotStart, NotFound, SystemdError
 from druncd.process import Description
+from druncd.systemd.way import Way
 
 DIRECTORY = "/run/druncd-look"
 LOOK_SECONDS = 10.0
@@ -23,16 +23,6 @@ ATTEMPTS = 3
 ANSWER_BYTES = 4 << 20
 
 
-class Reach(Protocol):
-    """How lookers are reached, see `druncd.systemd.way.Way`."""
-
-    async def connect_looker(self, factory: Callable[[], asyncio.Protocol], path: str) -> None:
-        """Connect to the Unix socket of a looker."""
-
-    async def look(self, asked: look.Question) -> str | None:
-        """Look without one."""
-
-
 class Lookers:
     """Asks lookers, and has systemd start them.
 
@@ -41,7 +31,7 @@ class Lookers:
         run_job: calls a method of systemd with a unit, and returns when its job is done.
     """
 
-    def __init__(self, way: Reach, run_job: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(self, way: Way, run_job: Callable[[str, str], Awaitable[None]]) -> None:
         self._way = way
         self._run_job = run_job
         self._lookers: dict[str, Looker] = {}

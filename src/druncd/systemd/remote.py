@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from druncd.account import KEPT_SECONDS, Account
+from druncd.account import KEPT_SECONDS, Account, check_name
 from druncd.errors import CouldNotStart, Unavailable, shown
 from druncd.look import DEFAULT_PATH, Question, Surroundings
 from druncd.process import Usage
@@ -120,11 +120,7 @@ class Remote(Way):
         return await asyncio.shield(known.account)
 
     async def _find(self, name: str) -> Account:
-        if name.isdecimal():
-            # systemd would take it for a user id.
-            raise CouldNotStart(
-                f"nothing can be started: an account called {shown(name)} can't be used"
-            )
+        check_name(name)
         script = 'id -u -- "$1" && id -g -- "$1" && id -G -- "$1"'
         found = await self._ssh.run("sh", "-c", script, "sh", name)
         if found.status:
