@@ -1,8 +1,11 @@
 """Three nodes on a network of their own: druncd runs on the first, sshd on the others."""
 
 import contextlib
+import fcntl
 import json
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,20 +113,33 @@ def down() -> None:
 
 @contextlib.contextmanager
 def nodes(newest: str = "trixie") -> Iterator[None]:
-    """Three nodes, of which the last may have a newer systemd."""
-    down()
-    run(NETWORK, "up", *LETTERS)
-    try:
-        for node in (A, B):
-            up(node)
-        up(C, newest)
-        for node in (B, C):
-            admit(node)
-        configure(CONFIGURATION)
-        until(lambda: is_reachable(B) and is_reachable(C))
-        yield
-    finally:
+    """Three nodes, of which the last may have a newer systemd; there is one such set at a time."""
+    with alone():
         down()
+        run(NETWORK, "up", *LETTERS)
+        try:
+            for node in (A, B):
+                up(node)
+            up(C, newest)
+            for node in (B, C):
+                admit(node)
+            configure(CONFIGURATION)
+            until(lambda: is_reachable(B) and is_reachable(C))
+            yield
+        finally:
+            down()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep others from removing the nodes, whose names are always the same."""
+    with (Path(tempfile.gettempdir()) / "druncd-nodes.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: {A}, {B} and {C} are in use", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def configure(text: str) -> None:

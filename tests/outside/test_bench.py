@@ -36,16 +36,6 @@ def test_every_measurement_is_made_and_written_down(tmp_path: Path) -> None:
     assert (tmp_path / "growth.png").read_bytes().startswith(PNG)
 
 
-def test_other_nodes_are_measured_against_the_first() -> None:
-    command = ["tests/bench/nodes", "--short"]
-    result = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True)
-    *table, last = result.stdout.splitlines()
-    assert len(table) == 5
-    for row in json.loads(last).values():
-        assert row.keys() == {"nodes", "one"}
-        assert all(value > 0 for side in row.values() for value in side)
-
-
 def test_what_can_not_be_measured_is_refused(tmp_path: Path) -> None:
     assert "no measurement everything" in run("everything", "--output", str(tmp_path), code=2)
     assert not list(tmp_path.iterdir())
