@@ -1,4 +1,4 @@
-"""Accounts of the node, as its user database has them."""
+"""Accounts of a node, as its user database has them."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,8 @@ import grp
 import os
 import pwd
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from druncd.errors import CouldNotStart, Unavailable, shown
@@ -17,7 +18,6 @@ KEPT_SECONDS = 5.0
 
 # A question to a server that hangs keeps one until it is answered.
 _threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="account")
-_asked: "dict[str, tuple[float, Future[Account]]]" = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +30,50 @@ class Account:
     groups: tuple[int, ...]
 
 
+class Accounts:
+    """Those of a node, each of which is asked for once at a time, and kept for a while.
+
+    Args:
+        ask: returns the account of a name, or raises `CouldNotStart` if there is none.
+    """
+
+    def __init__(self, ask: Callable[[str], Awaitable[Account]]) -> None:
+        self._ask = ask
+        self._asked: dict[str, tuple[float, asyncio.Future[Account]]] = {}
+
+    async def find(self, name: str) -> Account:
+        """The account of a name, as it was at most `KEPT_SECONDS` ago.
+
+        Raises:
+            CouldNotStart: there is none.
+            Unavailable: whoever knows could not be asked.
+        """
+        now = time.monotonic()
+        for other, (then, answer) in list(self._asked.items()):
+            # A question that is not answered yet is not asked again.
+            if answer.done() and (then < now - KEPT_SECONDS or _is_none(answer)):
+                del self._asked[other]
+        if name not in self._asked:
+            self._asked[name] = now, asyncio.ensure_future(self._ask(name))
+        # Others may wait for the same answer.
+        return await asyncio.shield(self._asked[name][1])
+
+
+def _is_none(answer: asyncio.Future[Account]) -> bool:
+    """Whether nothing was learnt, neither that there is an account nor that there is none."""
+    return answer.cancelled() or isinstance(answer.exception(), Unavailable)
+
+
 async def find(name: str) -> Account:
-    """The account of a name, as it was at most `KEPT_SECONDS` ago.
+    """An account of the node that druncd runs on, as it was at most `KEPT_SECONDS` ago.
 
     Raises:
         CouldNotStart: there is none.
         Unavailable: whoever knows did not answer in time.
     """
-    now = time.monotonic()
-    for other, (then, asked) in list(_asked.items()):
-        # A question that is not answered yet is not asked again.
-        if asked.done() and then < now - KEPT_SECONDS:
-            del _asked[other]
-    if name not in _asked:
-        _asked[name] = now, _threads.submit(_find, name)
-    _, answer = _asked[name]
-    if answer.done():
-        return answer.result()
     try:
         async with asyncio.timeout(FIND_SECONDS):
-            # Others may wait for the same answer.
-            return await asyncio.shield(asyncio.wrap_future(answer))
+            return await _own.find(name)
     except TimeoutError:
         raise Unavailable(
             f"the account {shown(name)} was not found within {FIND_SECONDS:g} s; is a directory"
@@ -81,6 +104,9 @@ def _find(name: str) -> Account:
     # What systemd gives to the process, see User= in systemd.exec(5).
     groups = tuple(os.getgrouplist(name, entry.pw_gid))
     return Account(name, entry.pw_uid, entry.pw_gid, groups)
+
+
+_own = Accounts(lambda name: asyncio.wrap_future(_threads.submit(_find, name)))
 
 
 async def group_names(name: str) -> set[str]:

@@ -1,8 +1,10 @@
-"""Where druncd's sockets and files of settings are: those of the node, and of an account."""
+"""Where druncd's program, sockets and files of settings are: of the node, and of an account."""
 
 import os
 from pathlib import Path
 
+# Of the package, on each node.
+PYTHON = Path("/usr/lib/druncd/bin/python")
 SOCKET = Path("/run/druncd/druncd.sock")
 CONFIGURATION = Path("/etc/druncd/druncd.toml")
 TOKENS = Path("/etc/druncd/tokens")

@@ -363,19 +363,22 @@ def test_a_key_that_is_not_accepted_is_told_of() -> None:
     until(lambda: cluster.is_reachable(B), 40)
 
 
-def one_node(text: str) -> Callable[[], None]:
-    """Puts a configuration with one other node into force; returns what undoes that."""
+@contextlib.contextmanager
+def one_node(text: str) -> Iterator[None]:
+    """Puts a configuration with one other node into force for a while."""
     cluster.configure(f'[[node]]\nname = "{B}"\n{text}')
-    return lambda: cluster.configure(cluster.CONFIGURATION)
+    try:
+        until(lambda: cluster.is_reachable(B))
+        yield
+    finally:
+        cluster.configure(cluster.CONFIGURATION)
 
 
 def test_an_account_that_is_not_root() -> None:
     inside(B, "useradd -m -G druncd,systemd-journal shifter; systemctl unmask polkit")
     inside(B, "install -d -o shifter -m 700 ~shifter/.ssh; systemctl start polkit")
     inside(B, "cp /root/.ssh/authorized_keys ~shifter/.ssh; chown -R shifter ~shifter/.ssh")
-    undo = one_node(f'ssh = "shifter@{cluster.ADDRESSES[B]}"')
-    try:
-        until(lambda: cluster.is_reachable(B))
+    with one_node(f'ssh = "shifter@{cluster.ADDRESSES[B]}"'):
         boot("p", B, "sh", "-c", "echo I am $(id -un); sleep 1000")
         until(lambda: "I am drunc" in ctl("logs", "p"))
         ctl("restart", "p")
@@ -386,8 +389,6 @@ def test_an_account_that_is_not_root() -> None:
         # It may do no more than that.
         stop = "runuser -u shifter -- systemctl --no-ask-password stop ssh 2>&1 || :"
         assert "authentication required" in inside(B, stop)
-    finally:
-        undo()
 
 
 def test_the_systemd_of_an_account() -> None:
@@ -396,9 +397,7 @@ def test_the_systemd_of_an_account() -> None:
     inside(B, "cp /root/.ssh/authorized_keys ~ada/.ssh; chown -R ada ~ada/.ssh")
     is_active = "systemctl is-active user@1500"
     until(lambda: inside(B, is_active, check=False).strip() == "active")
-    undo = one_node(f'ssh = "ada@{cluster.ADDRESSES[B]}"\nsystemd = "user"')
-    try:
-        until(lambda: cluster.is_reachable(B))
+    with one_node(f'ssh = "ada@{cluster.ADDRESSES[B]}"\nsystemd = "user"'):
         boot("p", B, "sh", "-c", "echo I am $(id -un); sleep 1000")
         until(lambda: "I am ada" in ctl("logs", "p"))
         ctl("restart", "p")
@@ -406,8 +405,6 @@ def test_the_systemd_of_an_account() -> None:
         assert named("p")["return_code"] == 131
         assert "not found in PATH" in boot("q", B, "no-such-program", code=7)
         ctl("flush", "p")
-    finally:
-        undo()
 
 
 def test_the_commands_of_the_readme_add_a_node() -> None:
@@ -440,15 +437,11 @@ def test_the_commands_of_the_readme_add_a_node() -> None:
 
 
 def test_by_way_of_another_host() -> None:
-    undo = one_node(f'ssh = "{cluster.ADDRESSES[B]}"\njump = "{cluster.ADDRESSES[C]}"')
-    try:
-        until(lambda: cluster.is_reachable(B))
+    with one_node(f'ssh = "{cluster.ADDRESSES[B]}"\njump = "{cluster.ADDRESSES[C]}"'):
         boot("p", B, *SLEEP)
         peers = inside(B, "ss -tnH state established sport = :22")
         assert cluster.ADDRESSES[C] in peers
         assert cluster.ADDRESSES[A] not in peers
-    finally:
-        undo()
 
 
 def test_what_is_wire_says_which_nodes_are_away() -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from druncd.errors import BadRequest, Unavailable, shown
 from druncd.pattern import Pattern
+from druncd.places import PYTHON
 from druncd.systemd.export import Export, Fields
 from druncd.systemd.logs import (
     IDLE_SECONDS,
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 # The second is for accounts that may not ask journald.
 SYNCHRONIZE = (
     "journalctl --sync 2>/dev/null ||"
-    " /usr/lib/druncd/bin/python -I -m druncd.systemd.drain 2>/dev/null ||"
+    f" {PYTHON} -I -m druncd.systemd.drain 2>/dev/null ||"
     " echo 'journald did not synchronize'"
 )
 JOURNALCTL = ("journalctl", "--quiet", "--no-pager", "--output=export")

@@ -8,12 +8,13 @@ druncd has to run on it.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from druncd.account import KEPT_SECONDS, Account, check_name
+from druncd.account import Account, Accounts, check_name
 from druncd.errors import CouldNotStart, Unavailable, shown
 from druncd.look import DEFAULT_PATH, Question, Surroundings
+from druncd.places import PYTHON
 from druncd.process import Usage
 from druncd.systemd import cgroup
 from druncd.systemd.journalctl import FarJournal
@@ -23,16 +24,7 @@ from druncd.systemd.ssh import Destination, FarFiles, Ssh
 from druncd.systemd.way import Held, Route, Way
 
 BRIDGE = "systemd-stdio-bridge"
-PYTHON = "/usr/lib/druncd/bin/python"
 UPTIME = "/proc/uptime"
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """An account as it was at a time of the monotonic clock, in seconds."""
-
-    then: float
-    account: "asyncio.Task[Account]"
 
 
 class Remote(Way):
@@ -57,7 +49,7 @@ class Remote(Way):
         self._scope = replace(SYSTEM, systemctl=f"systemctl -H {destination}")
         self.files = FarFiles(self._ssh)
         self.journal = FarJournal(self._ssh, lambda: self._scope)
-        self._accounts: dict[str, _Known] = {}
+        self._accounts = Accounts(self._find)
         self._looker: Looker | None = None
         self._looking = asyncio.Lock()
 
@@ -104,20 +96,7 @@ class Remote(Way):
 
     async def account(self, name: str) -> Account:
         """An account of the node."""
-        now = time.monotonic()
-        known = self._accounts.get(name)
-        if known is None or (known.account.done() and known.then < now - KEPT_SECONDS):
-            known = _Known(now, asyncio.create_task(self._find(name)))
-            self._accounts[name] = known
-
-            def answered(task: asyncio.Task[Account]) -> None:
-                # Whether it is there is an answer; that nobody could be asked is none.
-                if task.cancelled() or isinstance(task.exception(), Unavailable):
-                    self._accounts.pop(name, None)
-
-            known.account.add_done_callback(answered)
-        # Others may wait for the same answer.
-        return await asyncio.shield(known.account)
+        return await self._accounts.find(name)
 
     async def _find(self, name: str) -> Account:
         check_name(name)
@@ -151,7 +130,7 @@ class Remote(Way):
             if looker is None or looker.lost:
                 looker = self._looker = None
                 made = Looker(None)
-                words = (PYTHON, "-I", "-m", "druncd.look", "--stdio")
+                words = (str(PYTHON), "-I", "-m", "druncd.look", "--stdio")
                 await self._ssh.attach(lambda: made, words=words)
                 looker = self._looker = made
         try:
