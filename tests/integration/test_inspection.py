@@ -597,8 +597,15 @@ async def followed(
 SHORT = "for ((i = 0; i < 4000; i++)); do echo $i; done"
 # journald splits them.
 LONG = "for n in {1..12}; do printf '%.0sx' {1..60000}; echo y; echo $n; done"
-# Each byte is replaced by what takes three in UTF-8, and the line is as long as lines may be.
-HUGE = r"for n in 1 2 3; do head -c 1290000 /dev/zero | tr '\0' '\377'; echo y; echo $n; done"
+# Each byte is replaced by what takes three in UTF-8, and the line is as long as lines may be: no
+# two come in one piece. One process prints all of it, since journald ends a line where another
+# goes on.
+HUGE = r"""
+for n in 1 2 3 4; do
+    { head -c 1290000 /dev/zero; echo y; } | tr '\0' '\377'
+    echo $n
+done
+"""
 
 
 @pytest.mark.parametrize("pattern", ["", "[05xy]$"])
