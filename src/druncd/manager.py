@@ -430,14 +430,9 @@ class Manager:
         # Before it is known which processes there are, so that whatever starts meanwhile is
         # followed from its first line.
         ends = await tail.ends(list(self._nodes)) if follow and not after else {}
-        found = await self._matching(query, rights)
+        found = await self._tailed(query, rights, follow=follow, after=after)
         if not found:
-            if after:
-                return
-            raise NotFound(f"no process matches {query}")
-        if follow:
-            # Also what is being booted, which may have printed already.
-            found = await self._select(query, _seen((await self._all()).items, rights))
+            return
         # None for those that don't match.
         names: dict[str, str | None] = {process.uuid: process.description.name for process in found}
         wanted = functools.partial(_is_wanted, names)
@@ -470,6 +465,22 @@ class Manager:
                 ]
                 if lines or piece.cursor:
                     yield LogPiece(lines, piece.cursor)
+
+    async def _tailed(
+        self, query: Query, rights: Rights, *, follow: bool, after: str
+    ) -> list[Process]:
+        """The processes that `tail` begins with; none if they have been forgotten meanwhile.
+
+        Raises:
+            NotFound: no process matches, and none is gone on with.
+        """
+        found = await self._matching(query, rights)
+        if not found and not after:
+            raise NotFound(f"no process matches {query}")
+        if found and follow:
+            # Also what is being booted, which may have printed already.
+            found = await self._select(query, _seen((await self._all()).items, rights))
+        return found
 
     def _printers(self, processes: Sequence[Process], *, everywhere: bool) -> dict[Node, list[str]]:
         """The uuids of processes by node, of all nodes or of those that have any."""

@@ -397,13 +397,35 @@ async def test_following_ends_also_where_others_go_on_printing(
     client: Client, druncd: library.Client
 ) -> None:
     other = await client.sh(COUNTING, session="other")
-    uuid = await client.boot(["true"], name="short")
+    uuid = await client.boot(["echo", "hello"], name="short")
     await client.dead(uuid)
-    following = Following(druncd, Query(names=("short",)))
+    following = Following(druncd, Query(names=("short",)), 1)
+    assert await following.next() == "hello"
     await client.flush(query(uuid))
     assert await following.next() is None
     following.task.result()
     systemctl("kill", "--signal=SIGKILL", f"drunc-{other}.service")
+
+
+async def test_what_is_flushed_as_following_begins_is_followed_to_its_end_or_not_there(
+    client: Client, druncd: library.Client
+) -> None:
+    async def read(uuid: str, *, later: float) -> list[str]:
+        await asyncio.sleep(later)
+        return [line.line async for line in druncd.tail(Query(uuids=(uuid,)), 1, follow=True)]
+
+    for _ in range(3):
+        booted = await asyncio.gather(*(client.boot(["echo", "hello"]) for _ in range(40)))
+        await client.dead(*booted)
+        # Some come before the flush, some after it, and some in between.
+        reading = [
+            asyncio.create_task(read(uuid, later=number / 400))
+            for number, uuid in enumerate(booted)
+        ]
+        await client.flush(query(*booted))
+        async with asyncio.timeout(20):
+            found = await asyncio.gather(*reading, return_exceptions=True)
+        assert all(each in (["hello"], []) or isinstance(each, NotFound) for each in found), found
 
 
 async def test_a_prefix_that_becomes_ambiguous_goes_on_meaning_the_same(
