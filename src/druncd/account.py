@@ -54,7 +54,10 @@ class Accounts:
             if answer.done() and (then < now - KEPT_SECONDS or _is_none(answer)):
                 del self._asked[other]
         if name not in self._asked:
-            self._asked[name] = now, asyncio.ensure_future(self._ask(name))
+            answer = asyncio.ensure_future(self._ask(name))
+            # Nobody may wait for it any more when it fails.
+            answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            self._asked[name] = now, answer
         # Others may wait for the same answer.
         return await asyncio.shield(self._asked[name][1])
 

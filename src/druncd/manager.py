@@ -260,14 +260,19 @@ class Manager:
             NotFound: none matches, and ``or_none`` does not allow that.
             NotAuthorised: of those that match, the caller may kill none.
             StillAlive: some outlived SIGKILL; the text lists them.
+            NodeAway: some could not be reached; or it is not known what runs on some nodes.
         """
         view = await self._all()
         matching = await self._select(query, _seen(view.items, rights))
-        if not matching and not or_none:
+        unread = {} if _is_complete(query, matching) else self._nodes.unread()
+        if not matching and not or_none and not unread:
             raise NotFound(f"no process matches {query}")
         found, left_out = _permitted(matching, rights, Action.DELETE)
         chose(found)
         killed = await self._kill(found)
+        if unread:
+            dead = f"; {len(killed)} processes of other nodes are dead"
+            raise NodeAway(_not_known(unread) + dead)
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
         return Outcome(killed, left_out)
@@ -473,8 +478,11 @@ class Manager:
 
         Raises:
             NotFound: no process matches, and none is gone on with.
+            NodeAway: none matches, and it is not known what runs on some nodes.
         """
         found = await self._matching(query, rights)
+        if not found and (unread := self._nodes.unread()):
+            raise NodeAway(f"no process matches {query}; {_not_known(unread)}")
         if not found and not after:
             raise NotFound(f"no process matches {query}")
         if found and follow:
@@ -527,8 +535,13 @@ class Manager:
 
     async def _all(self) -> View[Process]:
         """All processes, with those being booted, which nobody is shown yet."""
+        before = dict(self._booting)
         view = await self._nodes.processes()
-        return View([*view.items, *self._booting.values()], view.troubles)
+        there = {process.uuid for process in view.items}
+        # A boot may end on one node while another is waited for.
+        booting = (before | self._booting).values()
+        unseen = [process for process in booting if process.uuid not in there]
+        return View([*view.items, *unseen], view.troubles)
 
     @contextlib.contextmanager
     def _counted(self, process: Process, among: dict[str, Process]) -> Iterator[None]:
@@ -603,8 +616,9 @@ class Manager:
         done = [result for result in results if isinstance(result, Process)]
         others = f"; {len(done)} others are dead" if done else ""
         for kind in (StillAlive, NodeAway):
-            if of_kind := [str(error) for error in errors if isinstance(error, kind)]:
-                raise kind(listed(of_kind) + others)
+            if any(isinstance(error, kind) for error in errors):
+                errors.sort(key=lambda error: not isinstance(error, kind))
+                raise kind(listed([str(error) for error in errors]) + others)
         if errors:
             raise errors[0]
         return done
@@ -676,6 +690,18 @@ def _only(found: Sequence[Process], query: Query) -> Process:
             f"{len(found)} processes match {query}, and this needs exactly one: {names}"
         )
     return found[0]
+
+
+def _is_complete(query: Query, found: Sequence[Process]) -> bool:
+    """Whether nothing else can match a query than what was found."""
+    only_uuids = Query(rule=query.rule, uuids=query.uuids)
+    return query == only_uuids and len(found) >= len(set(query.uuids))
+
+
+def _not_known(unread: Mapping[str, str]) -> str:
+    """That nodes, which are away for the reasons given, may run more."""
+    texts = [f"{name!r} could not be reached: {trouble}" for name, trouble in unread.items()]
+    return f"of some nodes it is not known what runs there: {listed(texts)}"
 
 
 def _completed(query: Query, found: Sequence[Process]) -> Query:

@@ -227,6 +227,14 @@ class Nodes:
             for state in (node.state() for node in self._named.values())
         )
 
+    def unread(self) -> dict[str, str]:
+        """Why some nodes could never be asked what runs there since druncd's start, by name."""
+        return {
+            site.node.hostname: site.node.trouble
+            for site in self._sites
+            if site.node.away and not site.node.version
+        }
+
     async def measured(self) -> list[NodeState]:
         """What is known of each node, and how long its systemd takes to answer now."""
         return await asyncio.gather(*(node.measured() for node in self._named.values()))

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
-from druncd.errors import BadRequest, NodeAway, Unavailable, shown
+from druncd.errors import BadRequest, LimitReached, NodeAway, Unavailable, shown
 from druncd.systemd.logs import PIECE_BYTES, PIECE_LINES, Entry, Piece
 from druncd.systemd.node import Following, Node
 
@@ -148,8 +148,10 @@ class _Followed:
             found = await asyncio.gather(*map(self._past, self._asked.uuids))
             last = _merged([past for past, _ in found], self._asked.count)
             since = _merged([new for _, new in found])
-            for lines in _in_pieces([*last, *since]):
+            for lines in _in_pieces(last):
                 yield Piece(lines, "", more=True, past=True)
+            for lines in _in_pieces(since):
+                yield Piece(lines, "", more=True, past=False)
         yield Piece([], self._cursor(), more=True, past=False)
         tasks = [asyncio.create_task(self._pump(node)) for node in self._asked.uuids]
         try:
@@ -209,7 +211,8 @@ class _Followed:
                     async for piece in pieces:
                         await self._pieces.put((node, piece))
                         after = piece.cursor
-            except Unavailable as error:
+            # Many that were followed when their node went away come back at once.
+            except (Unavailable, LimitReached) as error:
                 if node.following_ended:
                     return await self._pieces.put((node, error))
                 log.info("the lines of %s are waited for: %s", node.hostname, error)
@@ -227,12 +230,15 @@ def _read_cursor(after: str, nodes: Collection[Node]) -> dict[Node, str]:
     Raises:
         BadRequest: it is none.
     """
+    if ";" in after:
+        # Of the time when there was but one node; its journal knows whether it is one.
+        return {node: after for node in nodes if node.local}
     named = {node.hostname: node for node in nodes}
     try:
         found = parse_qsl(after, strict_parsing=True) if after else []
     except ValueError:
         found = [("", "")]
-    if any(not name for name, _ in found) or (after and ";" in after):
+    if any(not name for name, _ in found):
         raise BadRequest(f"{shown(after)} is no cursor: give one that came with lines")
     return {named[name]: at for name, at in found if name in named}
 

@@ -18,9 +18,10 @@ LETTERS = "abc"
 A, B, C = (f"druncd-{letter}" for letter in LETTERS)
 ADDRESSES = {f"druncd-{letter}": f"10.99.0.{n}" for n, letter in enumerate(LETTERS, 1)}
 KEY = "/etc/druncd/ssh/id_ed25519"
+# Nodes are cut off while a kill waits.
 CONFIGURATION = f"""
 [kill]
-timeout = 2.0
+timeout = 5.0
 [[node]]
 name = "{B}"
 ssh = "root@{ADDRESSES[B]}"

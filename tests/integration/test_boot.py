@@ -66,6 +66,7 @@ async def test_a_process_gets_what_was_sent(client: Client, out: Path, *, reload
     if reload:
         systemctl("daemon-reload")
         systemctl("restart", "druncd")
+        await client.ready()
         out.unlink()
         await client.restart(query(uuid))
         await client.dead(uuid)
@@ -188,6 +189,7 @@ async def test_almost_as_much_as_is_possible_survives_a_reload(client: Client) -
     before = await client.ps()
     systemctl("daemon-reload")
     systemctl("restart", "druncd")
+    await client.ready()
     assert await client.ps() == before
     assert len(await client.kill(query(uuid, other))) == 2
 

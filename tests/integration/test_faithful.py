@@ -279,7 +279,7 @@ async def received(process: Booted, pid: int) -> Iterator[str]:
         return iter(["it has ended"])
     # Steps before the last one may still run; a wrong command is told of below.
     with contextlib.suppress(TimeoutError):
-        await until(lambda: strings(proc / "cmdline") == process.command, 3)
+        await until(lambda: strings(proc / "cmdline") == process.command)
     try:
         return iter(list(differences(process, proc)))
     except FileNotFoundError:

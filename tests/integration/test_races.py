@@ -173,10 +173,10 @@ async def test_a_flush_and_an_administrator_s_restart(client: Client) -> None:
 
 
 async def test_a_kill_spares_what_an_administrator_starts_after_it(client: Client) -> None:
-    uuid = await client.sh("trap 'exit 7' QUIT; echo ready; while :; do sleep 0.1; done")
+    uuid = await client.sh("trap 'exit 7' QUIT; echo ready $$; while :; do sleep 0.1; done")
     unit = f"drunc-{uuid}.service"
     for _ in range(5):
-        await client.printed(uuid, "ready")
+        await client.printed(uuid, f"ready {systemctl('show', '-P', 'MainPID', unit)}")
         kill = asyncio.create_task(client.kill(query(uuid)))
         await until(lambda: systemctl("show", "-P", "ActiveState", unit) != "active")
         systemctl("start", unit)

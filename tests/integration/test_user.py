@@ -383,6 +383,7 @@ async def test_what_is_not_the_accounts_to_kill_is_named(ada: Account) -> None:
             with pytest.raises(StillAlive, match="becomes-root"):
                 await druncd.kill(this)
             subprocess.run(["pkill", "-KILL", "-f", str(program)], check=True)
+            await until(lambda: not status.exists())
             await druncd.kill(this)
             await druncd.flush(this)
     finally:

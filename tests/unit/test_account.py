@@ -1,6 +1,7 @@
 """Accounts, where the user database takes its time."""
 
 import asyncio
+import gc
 import os
 import pwd
 import threading
@@ -51,3 +52,51 @@ async def test_a_directory_that_hangs_is_asked_once_and_is_not_no_group(
     async with asyncio.timeout(10):
         while await account.group_names("slow") != set():
             pass
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "KEPT_SECONDS", -1.0)
+    answer = asyncio.Event()
+
+    async def ask(name: str) -> account.Account:
+        await answer.wait()
+        raise Unavailable(f"whoever knows {name} is away")
+
+    accounts = account.Accounts(ask)
+    asking = asyncio.create_task(accounts.find("ada"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait((asking,))
+    answer.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    # It is not kept.
+    asked: list[str] = []
+
+    async def again(name: str) -> account.Account:
+        asked.append(name)
+        return account.Account(name, 1, 1, (1,))
+
+    accounts._ask = again
+    assert (await accounts.find("ada")).uid == 1
+    assert asked == ["ada"]
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_whoever_gives_up_takes_no_answer_from_others() -> None:
+    answer = asyncio.Event()
+
+    async def ask(name: str) -> account.Account:
+        await answer.wait()
+        return account.Account(name, 1, 1, (1,))
+
+    accounts = account.Accounts(ask)
+    one, other = (asyncio.create_task(accounts.find("ada")) for _ in range(2))
+    await asyncio.sleep(0)
+    one.cancel()
+    await asyncio.wait((one,))
+    answer.set()
+    assert (await other).uid == 1

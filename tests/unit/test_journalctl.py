@@ -1,13 +1,16 @@
 """What is made of entries that journalctl has printed on another node."""
 
 import itertools
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
-from druncd.errors import BadRequest
+from druncd.errors import BadRequest, Unavailable
 from druncd.systemd import journalctl
 from druncd.systemd.export import Fields
-from druncd.systemd.logs import LINE_BYTES, PIECE_LINES, Following, Piece
+from druncd.systemd.logs import LINE_BYTES, PIECE_LINES, Following, Narrow, Piece
+from druncd.systemd.scope import SYSTEM
 
 numbers = itertools.count(1)
 
@@ -92,3 +95,22 @@ def test_a_cursor_says_where_the_past_ends() -> None:
     assert journalctl._end(Following(bool, "", "s=a;x=1 3")) == ("s=a;x=1", 3)
     assert journalctl._end(Following(bool, "", "s=a;x=1")) == ("s=a;x=1", 0)
     assert journalctl._end(Following(bool, "s=b;x=2", "")) == ("s=b;x=2", None)
+
+
+async def test_where_no_process_is_nothing_of_before_is_read() -> None:
+    commands: list[tuple[str, ...]] = []
+
+    class Stub:
+        async def stream(self, *words: str) -> AsyncGenerator[bytes, None]:
+            commands.append(words)
+            for data in list[bytes]():
+                yield data
+
+    ssh: Any = Stub()
+    journal = journalctl.FarJournal(ssh, lambda: SYSTEM)
+    following = Following(bool, "s=a;x=1", "")
+    pieces = journal.entries([], Narrow(), 100, "", following=following)
+    with pytest.raises(Unavailable, match="ended"):
+        assert [piece async for piece in pieces] == []
+    (command,) = commands
+    assert "--follow" in command

@@ -122,6 +122,9 @@ async def _spawn_failure(bus: Bus, way: Way, name: str) -> tuple[bool, str | Non
     path = units.unit_path(name)
     invocation = await bus.get(path, UNIT, "InvocationID")
     service = await bus.get_all(path, SERVICE)
+    if not service["ExecStart"]:
+        # It was forgotten meanwhile, and systemd answers for a unit that is not there.
+        return False, None
     program = service["ExecStart"][0][0]
     words = await way.journal.spawn_failure(name, bytes(invocation).hex(), program)
     handoff = service.get("ExecMainHandoffTimestampMonotonic")

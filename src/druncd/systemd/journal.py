@@ -370,7 +370,7 @@ class _Merged:
                     ) from error
                 if self._last is not None:
                     self._reader.seek_cursor(self._last)
-            return self._left > 0
+            return self._left > 0 and bool(self._units)
 
     def _end(self) -> str | None:
         """The journal's cursor at which the past ends, which may be that of any other's entry.

@@ -27,6 +27,7 @@ from druncd.systemd.logs import (
     PIECE_BYTES,
     PIECE_LINES,
     SPAWN_FAILED,
+    SYNC_TIMEOUT,
     Entry,
     Following,
     Journal,
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 # The second is for accounts that may not ask journald.
 SYNCHRONIZE = (
-    "journalctl --sync 2>/dev/null ||"
+    f"timeout {SYNC_TIMEOUT:g} journalctl --sync 2>/dev/null ||"
     f" {PYTHON} -I -m druncd.systemd.drain 2>/dev/null ||"
     " echo 'journald did not synchronize'"
 )
@@ -184,7 +185,7 @@ class FarJournal(Journal):
         among = map(self._scope.printed_by, units) if few else narrow.matches
         begin = ["--boot", *self._printed(among)]
         sieve.wanted = set(units).__contains__
-        if count and (last is None or last):
+        if count and units and (last is None or last):
             past = self._past(begin, last, narrow.since, count, sieve)
             async with contextlib.aclosing(past) as batches:
                 async for batch in batches:

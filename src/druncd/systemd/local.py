@@ -15,6 +15,7 @@ from druncd.process import Usage
 from druncd.systemd import cgroup
 from druncd.systemd.files import OwnFiles
 from druncd.systemd.journal import OwnJournal
+from druncd.systemd.lookers import LOOK_SECONDS
 from druncd.systemd.scope import SYSTEM, Scope
 from druncd.systemd.way import Held, Route, Way
 
@@ -74,7 +75,8 @@ class Local(Way):
 
     async def look(self, asked: look.Question) -> str | None:
         """Look in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(_look_threads, look.look, asked)
+        looking = asyncio.get_running_loop().run_in_executor(_look_threads, look.look, asked)
+        return await asyncio.wait_for(looking, LOOK_SECONDS)
 
     async def usage(self, groups: Mapping[str, Path]) -> dict[str, Usage | None]:
         """Off the event loop, since it takes a moment for each."""

@@ -55,7 +55,7 @@ class Lookers:
         asked = look.question(description, surroundings)
         try:
             if account is None:
-                program = await asyncio.wait_for(self._way.look(asked), LOOK_SECONDS)
+                program = await self._way.look(asked)
             else:
                 program = await self._ask(asked, account)
         except TimeoutError:

@@ -306,6 +306,11 @@ class Node:
         self._background(self._watch("its systemd", self._ping, BUSY_SECONDS))
 
     @property
+    def local(self) -> bool:
+        """Whether it is the node that druncd runs on."""
+        return self._way.local
+
+    @property
     def away(self) -> bool:
         """Whether there is no way to it at the moment; our own is never away."""
         return self._away.is_set()
@@ -327,7 +332,7 @@ class Node:
         Raises:
             Unavailable: there is none any more; the work is given up.
         """
-        if self._way.local:
+        if self.local:
             return await work
         working = asyncio.ensure_future(work)
         gone = asyncio.create_task(self._away.wait())
@@ -344,7 +349,7 @@ class Node:
         """What is known of it."""
         return NodeState(
             self.hostname,
-            local=self._way.local,
+            local=self.local,
             trouble=self.trouble,
             version=self.version,
             running=len(self.alive),
@@ -569,7 +574,8 @@ class Node:
                 [],
             )
             if result != "done" and (reason := await self._why_not_started(unit, result)):
-                await self.remove(uuid)
+                with contextlib.suppress(NotFound):
+                    await self.remove(uuid)
                 raise CouldNotStart(reason)
         except BaseException as error:
             # The client may be gone, or the answer lost: what was started is not
@@ -1034,6 +1040,8 @@ class Node:
         await self._bus.wait_ready(PATIENCE)
         if self._next_fence is None:
             self._next_fence = asyncio.create_task(self._run_fence(self._fence))
+            # Nobody may wait for it any more when it fails.
+            self._next_fence.add_done_callback(lambda task: task.cancelled() or task.exception())
         readings = self._readings
         await asyncio.shield(self._next_fence)
         try:
@@ -1155,7 +1163,7 @@ class Node:
     def _lost(self) -> None:
         self._doubt()
         self._reloading = False
-        if not self._way.local:
+        if not self.local:
             self._away.set()
         if self._jobs:
             self._background(self._give_up_jobs())
@@ -1209,7 +1217,7 @@ class Node:
         await self._read_manager()
         listed = await self._read_all(afresh=True)
         # On other nodes, other druncds may have made what is not in the list yet.
-        if self._way.local:
+        if self.local:
             await residue.sweep(self._files, self._scope.runtime, listed | self._units.keys())
         if not self._settled:
             self._read_again_soon()

@@ -6,25 +6,27 @@ druncd has to run on it.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from druncd.account import Account, Accounts, check_name
+from druncd.account import FIND_SECONDS, Account, Accounts, check_name
 from druncd.errors import CouldNotStart, Unavailable, shown
-from druncd.look import DEFAULT_PATH, Question, Surroundings
+from druncd.look import DEFAULT_PATH, NotThereError, Question, Surroundings
 from druncd.places import PYTHON
 from druncd.process import Usage
 from druncd.systemd import cgroup
 from druncd.systemd.journalctl import FarJournal
-from druncd.systemd.lookers import LOOK_SECONDS, Looker
+from druncd.systemd.lookers import ATTEMPTS, LOOK_SECONDS, Looker
 from druncd.systemd.scope import SYSTEM, Scope, of_account
 from druncd.systemd.ssh import Destination, FarFiles, Ssh
 from druncd.systemd.way import Held, Route, Way
 
 BRIDGE = "systemd-stdio-bridge"
 UPTIME = "/proc/uptime"
+LOOKER = (str(PYTHON), "-I", "-m", "druncd.look", "--stdio")
 
 
 class Remote(Way):
@@ -101,7 +103,14 @@ class Remote(Way):
     async def _find(self, name: str) -> Account:
         check_name(name)
         script = 'id -u -- "$1" && id -g -- "$1" && id -G -- "$1"'
-        found = await self._ssh.run("sh", "-c", script, "sh", name)
+        try:
+            async with asyncio.timeout(FIND_SECONDS):
+                found = await self._ssh.run("sh", "-c", script, "sh", name)
+        except TimeoutError:
+            raise Unavailable(
+                f"the account {shown(name)} was not found on {self._ssh.destination} within"
+                f" {FIND_SECONDS:g} s; is a directory server away? Try again"
+            ) from None
         if found.status:
             raise CouldNotStart(
                 f"nothing can be started: the account {shown(name)} is unknown on"
@@ -125,20 +134,27 @@ class Remote(Way):
 
     async def look(self, asked: Question) -> str | None:
         """Let a looker look as the account that is connected as."""
+        for _ in range(ATTEMPTS):
+            looker = await self._own_looker()
+            # It is gone if it was killed, or if another question took too long.
+            with contextlib.suppress(ConnectionError):
+                try:
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        return await looker.ask(asked)
+                except TimeoutError:
+                    looker.close()
+                    raise
+        raise NotThereError(
+            f"what looks for programs on {self._ssh.destination} ends at once: {' '.join(LOOKER)}"
+        )
+
+    async def _own_looker(self) -> Looker:
         async with self._looking:
-            looker = self._looker
-            if looker is None or looker.lost:
-                looker = self._looker = None
+            if self._looker is None or self._looker.lost:
                 made = Looker(None)
-                words = (str(PYTHON), "-I", "-m", "druncd.look", "--stdio")
-                await self._ssh.attach(lambda: made, words=words)
-                looker = self._looker = made
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                return await looker.ask(asked)
-        except TimeoutError:
-            looker.close()
-            raise
+                await self._ssh.attach(lambda: made, words=LOOKER)
+                self._looker = made
+            return self._looker
 
     async def usage(self, groups: Mapping[str, Path]) -> dict[str, Usage | None]:
         """One after another, so that others get their turns."""

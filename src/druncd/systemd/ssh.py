@@ -200,8 +200,10 @@ class Ssh:
     async def _process(
         self, words: Iterable[str]
     ) -> AsyncGenerator["asyncssh.SSHClientProcess[bytes]", None]:
+        process: asyncssh.SSHClientProcess[bytes]
+        opening = self._open().create_process(command(*words), encoding=None)
         try:
-            process = await self._open().create_process(command(*words), encoding=None)
+            process = await _opened(opening, lambda process: process.close())
         except (asyncssh.Error, OSError) as error:
             raise _lost(self.destination, error) from error
         try:
@@ -277,11 +279,13 @@ class Ssh:
         far = _Far(near)
         try:
             if path:
-                await connection.create_unix_connection(lambda: far, path, encoding=None)
+                opening = connection.create_unix_connection(lambda: far, path, encoding=None)
+                await _opened(opening, lambda opened: opened[0].close())
             else:
-                await connection.create_session(
+                session = connection.create_session(
                     lambda: far, command(*words), encoding=None, request_pty=False
                 )
+                await _opened(session, lambda opened: opened[0].close())
         except asyncssh.ChannelOpenError as error:
             if path:
                 raise ConnectionRefusedError(str(error)) from error
@@ -369,6 +373,25 @@ async def _connect(
 def _known_hosts(files: Iterable[Path]) -> asyncssh.SSHKnownHosts:
     texts = [file.read_text() for file in files if file.exists()]
     return asyncssh.import_known_hosts("\n".join(texts))
+
+
+async def _opened(opening: Awaitable[R], close: Callable[[R], None]) -> R:
+    """What is opened; if it is given up meanwhile, it is closed as soon as it is open.
+
+    asyncssh leaves a channel open whose opening was cancelled, and sshd has but a few (measured on
+    2.24).
+    """
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+
+        def give_up(task: "asyncio.Future[R]") -> None:
+            if not task.cancelled() and task.exception() is None:
+                close(task.result())
+
+        task.add_done_callback(give_up)
+        raise
 
 
 def _reason(destination: Destination, error: Exception) -> str:
