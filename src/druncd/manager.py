@@ -271,8 +271,7 @@ class Manager:
         chose(found)
         killed = await self._kill(found)
         if unread:
-            dead = f"; {len(killed)} processes of other nodes are dead"
-            raise NodeAway(_not_known(unread) + dead)
+            raise NodeAway(_not_known(unread) + _others_dead(killed))
         if not killed and not or_none:
             raise NotFound(f"every process that matched {query} is gone in the meantime")
         return Outcome(killed, left_out)
@@ -296,9 +295,8 @@ class Manager:
             nodes = self._nodes.states(view.troubles)
             if away := [node for node in nodes if node.trouble]:
                 # Of some it may not even be known what runs there.
-                texts = [f"{node.name!r} could not be reached: {node.trouble}" for node in away]
-                dead = f"; {len(killed)} processes of other nodes are dead"
-                raise NodeAway(listed(texts) + dead)
+                troubles = {node.name: node.trouble for node in away}
+                raise NodeAway(_unreached(troubles) + _others_dead(killed))
             return Outcome(killed, left_out, nodes)
         found, left_out = _permitted(await self._select(query, seen), rights, Action.DELETE)
         chose(found)
@@ -698,10 +696,18 @@ def _is_complete(query: Query, found: Sequence[Process]) -> bool:
     return query == only_uuids and len(found) >= len(set(query.uuids))
 
 
+def _unreached(troubles: Mapping[str, str]) -> str:
+    """Why nodes could not be reached."""
+    return listed([f"{name!r} could not be reached: {why}" for name, why in troubles.items()])
+
+
 def _not_known(unread: Mapping[str, str]) -> str:
     """That nodes, which are away for the reasons given, may run more."""
-    texts = [f"{name!r} could not be reached: {trouble}" for name, trouble in unread.items()]
-    return f"of some nodes it is not known what runs there: {listed(texts)}"
+    return f"of some nodes it is not known what runs there: {_unreached(unread)}"
+
+
+def _others_dead(killed: Sequence[Process]) -> str:
+    return f"; {len(killed)} processes of other nodes are dead"
 
 
 def _completed(query: Query, found: Sequence[Process]) -> Query:

@@ -71,8 +71,7 @@ async def find(made: lookers.Lookers) -> str | None:
 
 
 async def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (remote, lookers):
-        monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lookers, "LOOK_SECONDS", 0.02)
     made = looking("hangs", "answers")
     with pytest.raises(CouldNotStart, match="file server"):
         await find(made)

@@ -68,23 +68,17 @@ class Lookers:
         return program if len(description.steps) == 1 else None
 
     async def _ask(self, asked: look.Question, account: Account) -> str | None:
-        for _ in range(ATTEMPTS):
+        async def connect() -> Looker:
             async with asyncio.timeout(START_SECONDS):
-                looker = await self._looker(account)
-            # It is gone if it was killed, as each process of the account can do.
-            with contextlib.suppress(ConnectionError):
-                try:
-                    # A directory can be on a file server that hangs.
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        return await looker.ask(asked)
-                except TimeoutError:
-                    # Or its account has stopped it; whoever asks next gets another.
-                    self._stuck.add(account.name)
-                    raise
+                return await self._looker(account)
+
         service = f"druncd-look@{account.name}.service"
-        raise look.NotThereError(
+        return await ask(
+            asked,
+            connect,
+            lambda _: self._stuck.add(account.name),
             f"{service}, which looks for programs, ends at once; systemctl status {service}"
-            " says why"
+            " says why",
         )
 
     async def _looker(self, account: Account) -> "Looker":
@@ -188,3 +182,35 @@ class Looker(asyncio.Protocol):
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError())
+
+
+async def ask(
+    asked: look.Question,
+    connect: Callable[[], Awaitable[Looker]],
+    give_up: Callable[[Looker], None],
+    lost: str,
+) -> str | None:
+    """The answer of a looker, or of the next one where it is gone.
+
+    Args:
+        asked: the question.
+        connect: returns a looker that is there.
+        give_up: is told of one that does not answer, so that whoever asks next gets another.
+        lost: what to say if each is gone at once.
+
+    Raises:
+        NotThereError: something is not there, or no looker stays.
+        TimeoutError: that takes too long.
+    """
+    for _ in range(ATTEMPTS):
+        looker = await connect()
+        # It is gone if it was killed, as each process of its account can do.
+        with contextlib.suppress(ConnectionError):
+            try:
+                # A directory can be on a file server that hangs, or its account has stopped it.
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await looker.ask(asked)
+            except TimeoutError:
+                give_up(looker)
+                raise
+    raise look.NotThereError(lost)

@@ -6,7 +6,6 @@ druncd has to run on it.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -14,12 +13,12 @@ from pathlib import Path
 
 from druncd.account import FIND_SECONDS, Account, Accounts, check_name
 from druncd.errors import CouldNotStart, Unavailable, shown
-from druncd.look import DEFAULT_PATH, NotThereError, Question, Surroundings
+from druncd.look import DEFAULT_PATH, Question, Surroundings
 from druncd.places import PYTHON
 from druncd.process import Usage
-from druncd.systemd import cgroup
+from druncd.systemd import cgroup, lookers
 from druncd.systemd.journalctl import FarJournal
-from druncd.systemd.lookers import ATTEMPTS, LOOK_SECONDS, Looker
+from druncd.systemd.lookers import Looker
 from druncd.systemd.scope import SYSTEM, Scope, of_account
 from druncd.systemd.ssh import Destination, FarFiles, Ssh
 from druncd.systemd.way import Held, Route, Way
@@ -134,18 +133,11 @@ class Remote(Way):
 
     async def look(self, asked: Question) -> str | None:
         """Let a looker look as the account that is connected as."""
-        for _ in range(ATTEMPTS):
-            looker = await self._own_looker()
-            # It is gone if it was killed, or if another question took too long.
-            with contextlib.suppress(ConnectionError):
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        return await looker.ask(asked)
-                except TimeoutError:
-                    looker.close()
-                    raise
-        raise NotThereError(
-            f"what looks for programs on {self._ssh.destination} ends at once: {' '.join(LOOKER)}"
+        return await lookers.ask(
+            asked,
+            self._own_looker,
+            Looker.close,
+            f"what looks for programs on {self._ssh.destination} ends at once: {' '.join(LOOKER)}",
         )
 
     async def _own_looker(self) -> Looker:
